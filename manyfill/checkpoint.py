@@ -1,0 +1,153 @@
+"""The only way from disk to a model, and back.
+
+A saved directory is written aside, flushed to the disk and renamed, with a SHA-256 manifest; whatever differs from
+its manifest is refused. Tensors are safetensors, the rest is JSON or text: nothing in a file is ever executed.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from manyfill.errors import ModelError, OutputError
+from manyfill.models.config import ModelConfig, parse
+from manyfill.models.hvae import ConditionalHVAE
+
+MANIFEST = "manifest.json"
+DEFAULT_MODEL = Path(__file__).parent / "weights" / "base64"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for use (eval mode), the name it was asked for by, its card (Markdown) and its measured figures."""
+
+    model: ConditionalHVAE
+    id: str
+    card: str
+    figures: dict[str, Any]
+
+
+def save_model(directory: Path, model: ConditionalHVAE, card: str, figures: dict[str, Any]) -> None:
+    """Write config, weights (float32 safetensors), card and figures as one directory; OutputError if it cannot be."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    files = {
+        "config.json": model.config.to_json().encode(),
+        "model.safetensors": safetensors.torch.save(tensors),
+        "README.md": card.encode(),
+        "figures.json": (json.dumps(figures, indent=2) + "\n").encode(),
+    }
+    write_directory(directory, files)
+
+
+def load_model(source: str | Path = "default") -> Loaded:
+    """The model of `source`: "default", a directory, or a Hugging Face hub id "owner/name". ModelError if unusable."""
+    directory = _locate(source)
+    files = read_directory(directory, "copy the model directory again, or train it anew")
+    missing = {"config.json", "model.safetensors"} - files.keys()
+    if missing:
+        raise ModelError(f"{directory}: is no model directory, it lacks {', '.join(sorted(missing))}")
+    try:
+        config = parse(ModelConfig, json.loads(files["config.json"]), f"{directory}/config.json")
+        model = ConditionalHVAE(config)
+        model.load_state_dict(safetensors.torch.load(files["model.safetensors"]))
+    except (ValueError, SafetensorError) as error:
+        raise ModelError(f"{directory}: cannot be read as a model ({_first_line(error)}); copy it again") from None
+    except RuntimeError as error:
+        raise ModelError(f"{directory}: weights do not fit config.json ({_first_line(error)})") from None
+    figures = json.loads(files.get("figures.json", b"{}"))
+    return Loaded(model.eval(), str(source), files.get("README.md", b"").decode(), figures)
+
+
+def _locate(source: str | Path) -> Path:
+    if str(source) == "default":
+        return DEFAULT_MODEL
+    if Path(source).is_dir():
+        return Path(source)
+    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        return _download(source)
+    raise ModelError(f"{source}: no such model; give a model directory, a hub id 'owner/name' or 'default'")
+
+
+def _download(repo: str) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.snapshot_download(repo))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"{repo}: neither a directory here nor to be had from the hub ({_first_line(error)})"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def save_state(directory: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+    """Write a training state: tensors by name and a JSON record."""
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    files = {"state.safetensors": safetensors.torch.save(whole), "record.json": json.dumps(record, indent=2).encode()}
+    write_directory(directory, files)
+
+
+def load_state(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_state` wrote; ModelError if it is incomplete or altered."""
+    files = read_directory(directory, "delete it to go back to the checkpoint before")
+    return safetensors.torch.load(files["state.safetensors"]), json.loads(files["record.json"])
+
+
+def write_directory(directory: Path, files: dict[str, bytes]) -> None:
+    """Write `files` with their manifest as `directory`, all or nothing; an older directory of that name is replaced."""
+    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    aside = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
+    try:
+        aside.mkdir(parents=True)
+        for name, content in {**files, MANIFEST: json.dumps(manifest, indent=2).encode()}.items():
+            with (aside / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _replace(aside, directory)
+    except OSError as error:
+        raise OutputError(
+            f"{directory}: cannot be written ({error.strerror}); free space or choose another place"
+        ) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _replace(new: Path, directory: Path) -> None:
+    old = new.with_name(new.name + ".old")
+    if directory.exists():
+        directory.rename(old)
+    new.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
+    handle = os.open(directory.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_directory(directory: Path, mend: str) -> dict[str, bytes]:
+    """Every file of the manifest, checked against it; ModelError, ending in `mend`, for what is missing or altered."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+        files = {name: (directory / name).read_bytes() for name in manifest}
+    except FileNotFoundError as error:
+        raise ModelError(f"{directory}: incomplete, {Path(error.filename).name} is missing; {mend}") from None
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ModelError(f"{directory}: cannot be read ({_first_line(error)}); {mend}") from None
+    for name, content in files.items():
+        if hashlib.sha256(content).hexdigest() != manifest[name]:
+            raise ModelError(f"{directory / name}: differs from its checksum in {MANIFEST}; {mend}")
+    return files

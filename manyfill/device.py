@@ -1,0 +1,24 @@
+"""Where to compute and how precisely."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 convolutions are quicker than float32 ones: on GPUs, and on CPUs with the instructions."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager[None]:
+    """Mixed precision for a forward pass: `auto` is bfloat16 where it is fast, else float32."""
+    if precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

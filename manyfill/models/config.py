@@ -1,0 +1,157 @@
+"""What a model is made of: frozen, validated, stored as JSON inside every model directory."""
+
+import itertools
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from manyfill.errors import ConfigError
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageSpec(Strict):
+    """One resolution of the feature extractor: `depth` blocks of `width` channels on `size` x `size` maps."""
+
+    size: int
+    width: int
+    depth: int = 1
+
+
+class LevelSpec(Strict):
+    """One latent level of the top-down path: `latent` channels on `size` x `size` maps, then `depth` blocks."""
+
+    size: int
+    width: int
+    latent: int
+    depth: int = 1
+
+
+class ModelConfig(Strict):
+    """A conditional HVAE. `stages` run from fine to coarse, `levels` from coarse (level 1) to fine (level L).
+
+    With `canvas` every level draws on a picture that the next ones refine, and codes the error still left in it.
+    """
+
+    size: int = 64
+    channels: Literal[1, 3] = 3
+    stages: tuple[StageSpec, ...]
+    levels: tuple[LevelSpec, ...]
+    norm: Literal["batch", "group", "none"] = "none"
+    activation: Literal["relu", "silu"] = "silu"
+    block: Literal["residual", "plain"] = "residual"
+    down: Literal["conv", "maxpool"] = "conv"
+    up: Literal["nearest", "bilinear"] = "nearest"
+    border: Literal["add", "conv"] = "add"
+    posterior: Literal["residual", "plain"] = "residual"
+    canvas: bool = True
+    mixtures: int = 5
+    couple_channels: bool = True
+    guide: bool = True
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> "ModelConfig":
+        sizes = [stage.size for stage in self.stages]
+        if sizes != sorted(set(sizes), reverse=True) or sizes[0] != self.size:
+            raise ValueError(f"stages must start at size {self.size} and get strictly coarser, got sizes {sizes}")
+        if any(fine % coarse for fine, coarse in itertools.pairwise(sizes)):
+            raise ValueError(f"each stage size must divide the one before, got {sizes}")
+        level_sizes = [level.size for level in self.levels]
+        if level_sizes != sorted(level_sizes) or level_sizes[-1] != self.size:
+            raise ValueError(f"levels must run from coarse to fine and end at size {self.size}, got {level_sizes}")
+        if set(level_sizes) - set(sizes):
+            raise ValueError(f"every level needs a stage of its size; stages have {sizes}, levels {level_sizes}")
+        for a, b in itertools.pairwise(self.levels):
+            if a.size == b.size and a.width != b.width:
+                raise ValueError(f"levels of size {a.size} must share one width, got {a.width} and {b.width}")
+        return self
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+
+
+def parse(kind: type[BaseModel], values: dict[str, Any], where: str) -> Any:
+    """Build a config of `kind`; ConfigError names `where`, the key at fault and, for an unknown key, the valid ones."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"]) or kind.__name__
+        if fault["type"] == "extra_forbidden":
+            raise ConfigError(f"{where}: unknown key '{key}'; valid keys: {', '.join(kind.model_fields)}") from None
+        raise ConfigError(f"{where}: {key}: {fault['msg']}") from None
+
+
+def _stages(*rows: tuple[int, int, int]) -> tuple[StageSpec, ...]:
+    return tuple(StageSpec(size=size, width=width, depth=depth) for size, width, depth in rows)
+
+
+def _levels(*rows: tuple[int, int, int, int, int]) -> tuple[LevelSpec, ...]:
+    """Rows of (how many levels, size, width, latent channels, blocks after each)."""
+    return tuple(
+        LevelSpec(size=size, width=width, latent=latent, depth=depth)
+        for count, size, width, latent, depth in rows
+        for _ in range(count)
+    )
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "tiny32": ModelConfig(
+        size=32,
+        stages=_stages((32, 16, 1), (16, 24, 1), (8, 32, 1), (4, 32, 1), (1, 32, 1)),
+        levels=_levels((1, 1, 32, 8, 1), (1, 4, 32, 8, 1), (2, 8, 32, 8, 1), (1, 16, 24, 8, 1), (1, 32, 16, 4, 1)),
+    ),
+    "base64": ModelConfig(
+        size=64,
+        stages=_stages((64, 32, 0), (32, 48, 1), (16, 64, 1), (8, 96, 1), (4, 96, 1), (1, 96, 1)),
+        levels=_levels(
+            (1, 1, 96, 16, 1),
+            (1, 4, 96, 16, 1),
+            (2, 8, 96, 16, 1),
+            (2, 16, 64, 12, 1),
+            (2, 32, 48, 8, 1),
+            (2, 64, 32, 4, 1),
+        ),
+    ),
+    "base128": ModelConfig(
+        size=128,
+        stages=_stages((128, 32, 0), (64, 48, 1), (32, 64, 1), (16, 96, 1), (8, 128, 1), (4, 128, 1), (1, 128, 1)),
+        levels=_levels(
+            (1, 1, 128, 16, 1),
+            (1, 4, 128, 16, 1),
+            (2, 8, 128, 16, 1),
+            (2, 16, 96, 16, 1),
+            (2, 32, 64, 12, 1),
+            (2, 64, 48, 8, 1),
+            (2, 128, 32, 4, 1),
+        ),
+    ),
+    # The 2017 project: 3x3 convolutions of 4 to 128 maps with 2x2 max-pooling, a dense top of 512, seven latent levels.
+    "tan2017": ModelConfig(
+        size=64,
+        stages=_stages((64, 4, 1), (32, 8, 1), (16, 16, 1), (8, 32, 1), (4, 64, 1), (2, 128, 1), (1, 512, 1)),
+        levels=_levels(
+            (1, 1, 512, 256, 1),
+            (1, 2, 128, 128, 1),
+            (1, 4, 64, 64, 1),
+            (1, 8, 32, 32, 1),
+            (1, 16, 16, 16, 1),
+            (1, 32, 8, 8, 1),
+            (1, 64, 4, 4, 1),
+        ),
+        norm="batch",
+        activation="relu",
+        block="plain",
+        down="maxpool",
+        up="bilinear",
+        border="conv",
+        posterior="plain",
+        canvas=False,
+        mixtures=1,
+        couple_channels=False,
+        guide=False,
+    ),
+}

@@ -1,0 +1,163 @@
+"""The top-down path: latent blocks with a conditional prior and a posterior, border connections, the one traversal.
+
+Shapes: B batch, C channels, H W size of a level, Z latent channels.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from manyfill.distributions import Gaussian
+from manyfill.models.blocks import Upsample, activation, block, conv
+from manyfill.models.config import LevelSpec, ModelConfig
+from manyfill.models.features import Features
+
+Choose = Callable[[int, Gaussian, Gaussian | None], Tensor]
+"""`choose(level, prior, posterior) -> z` decides which latent the traversal goes on with; levels count from 0."""
+
+UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
+SMALLEST_STD = 1e-3
+CODE_GAIN, SKETCH_GAIN = 4.0, 0.2
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one level saw and chose; `mask` (B, 1, H, W) is 1 where its latents live."""
+
+    prior: Gaussian
+    posterior: Gaussian | None
+    z: Tensor
+    mask: Tensor
+
+
+class Border(nn.Module):
+    """Joins the known picture's features, and the canvas so far, to the top-down state on entering a resolution."""
+
+    def __init__(self, config: ModelConfig, width: int, feature_width: int) -> None:
+        super().__init__()
+        self.canvas, self.combine = config.canvas, config.border == "conv"
+        extra = feature_width + (config.channels if config.canvas else 0)
+        self.project = conv(width + extra, width, padding=0) if self.combine else conv(extra, width, 1, gain=0.7)
+
+    def forward(self, h: Tensor, features: Tensor, canvas: Tensor) -> Tensor:
+        seen = torch.cat([features, canvas.to(features.dtype)], 1) if self.canvas else features
+        if not self.combine:
+            return h + self.project(seen)
+        # A valid convolution sees no zeros at the picture's edge: the edge is repeated instead.
+        return self.project(F.pad(torch.cat([h, seen], 1), (1, 1, 1, 1), mode="replicate"))
+
+
+class LatentBlock(nn.Module):
+    """One level: prior and posterior over z from the state so far, z fed back into the state, then refinement.
+
+    The canvas is the picture as far as the levels above have drawn it. The posterior is told the error that is
+    left, so a level starts out coding that error, as in a Laplacian pyramid, and coarse levels carry content from
+    the first step on.
+    """
+
+    def __init__(self, config: ModelConfig, spec: LevelSpec, feature_width: int, gain: float) -> None:
+        super().__init__()
+        self.residual = config.posterior == "residual"
+        hidden = max(spec.width // 2, spec.latent)
+        self.prior_net = nn.Sequential(
+            activation(config), conv(spec.width, hidden), activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1)
+        )
+        self.posterior_net = nn.Sequential(
+            activation(config),
+            conv(spec.width + feature_width + (config.channels if config.canvas else 0), hidden),
+            activation(config),
+            conv(hidden, 2 * spec.latent, 1, gain=0.1),
+        )
+        self.feed_back = conv(spec.latent, spec.width, 1, gain=gain)
+        self.refine = nn.Sequential(*(block(config, spec.width, gain) for _ in range(spec.depth)))
+        self.canvas = config.canvas
+        if config.canvas:
+            self.code = conv(config.channels, spec.latent, 1)
+            self.sketch = conv(spec.latent, config.channels, 1)
+            self.paint = conv(spec.width, config.channels, 1, gain=0.1)
+            with torch.no_grad():
+                # Each channel's error goes into one latent map, amplified above the noise, and back.
+                self.code.weight.copy_(CODE_GAIN * nn.init.dirac_(torch.empty_like(self.code.weight)))
+                self.sketch.weight.copy_(SKETCH_GAIN * nn.init.dirac_(torch.empty_like(self.sketch.weight)))
+
+    def prior(self, h: Tensor) -> Gaussian:
+        mean, raw = self.prior_net(h).float().chunk(2, 1)
+        return Gaussian(mean, F.softplus(raw + UNIT) + SMALLEST_STD)
+
+    def posterior(self, h: Tensor, features: Tensor, error: Tensor, prior: Gaussian) -> Gaussian:
+        """As an offset from the prior (Vahdat & Kautz 2020, section 3.2), or on its own."""
+        seen = [h, features, error.to(features.dtype)] if self.canvas else [h, features]
+        mean, raw = self.posterior_net(torch.cat(seen, 1)).float().chunk(2, 1)
+        if self.canvas:
+            mean = mean + self.code(error).float()
+        scale = F.softplus(raw + UNIT) + SMALLEST_STD
+        return Gaussian(prior.mean + mean, prior.std * scale) if self.residual else Gaussian(mean, scale)
+
+    def feed(self, h: Tensor, z: Tensor) -> Tensor:
+        """The state after z."""
+        return self.refine(h + self.feed_back(z))
+
+    def stroke(self, h: Tensor, z: Tensor) -> Tensor:
+        """What this level adds to the canvas, given the state after z."""
+        return (self.paint(h) + self.sketch(z)).float()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a picture at every size: features, and the picture itself (B, C, size, size)."""
+
+    features: Features
+    pictures: dict[int, Tensor]
+
+
+class TopDown(nn.Module):
+    """All levels from coarse to fine; the traversal is the only one there is."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.specs, self.channels, self.canvas = config.levels, config.channels, config.canvas
+        widths = {stage.size: stage.width for stage in config.stages}
+        gain = sum(level.depth for level in config.levels) ** -0.5
+        first = config.levels[0]
+        self.start = nn.Parameter(torch.zeros(1, first.width, first.size, first.size))
+        self.ups, self.borders, self.blocks = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleList()
+        for before, spec in zip((None, *config.levels[:-1]), config.levels, strict=True):
+            if before is None or before.size != spec.size:
+                self.borders[str(spec.size)] = Border(config, spec.width, widths[spec.size])
+                if before is not None:
+                    self.ups[str(spec.size)] = Upsample(config, before.width, spec.width, spec.size // before.size)
+            self.blocks.append(LatentBlock(config, spec, widths[spec.size], gain))
+
+    def forward(
+        self, known: Evidence, full: Evidence | None, masks: dict[int, Tensor], choose: Choose
+    ) -> tuple[Tensor, Tensor, list[Step]]:
+        """The final state (B, width, H, W), the canvas (B, C, H, W), and every level's step.
+
+        `known` and `full` tell of the blanked and the whole picture, `masks` of the hole.
+        """
+        batch = next(iter(masks.values())).shape[0]
+        h, canvas = self.start.expand(batch, -1, -1, -1), self.start.new_zeros(batch, self.channels, 1, 1)
+        size, steps = 0, []
+        for level, (spec, latent) in enumerate(zip(self.specs, self.blocks, strict=True)):
+            hole = masks[spec.size]
+            if spec.size != size:
+                h = self.ups[str(spec.size)](h) if size else h
+                size = spec.size
+                canvas = F.interpolate(canvas, size=size, mode="bilinear", align_corners=False)
+                if self.canvas:
+                    canvas = torch.where(hole > 0, canvas, known.pictures[size])
+                h = self.borders[str(size)](h, known.features[size], canvas)
+            prior = latent.prior(h)
+            posterior = None
+            if full is not None:
+                posterior = latent.posterior(h, full.features[size], (full.pictures[size] - canvas) * hole, prior)
+            z = choose(level, prior, posterior) * hole
+            steps.append(Step(prior, posterior, z, hole))
+            h = latent.feed(h, z)
+            if self.canvas:
+                canvas = canvas + latent.stroke(h, z) * hole
+        return h, canvas, steps

@@ -1,0 +1,72 @@
+"""The optimiser, its schedule, the guard against bad steps, and the averaged weights."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from manyfill.train.settings import TrainSettings
+
+
+def optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW; biases, norms and other vectors are not decayed."""
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+
+
+def learning_rate(settings: TrainSettings, step: int, progress: float) -> float:
+    """The rate at `step` when `progress` (0..1) of the run is over: linear warm-up times the schedule."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    decay = {
+        "linear": 1 - progress,
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "constant": 1.0,
+    }[settings.schedule]
+    return settings.learning_rate * warm * decay
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of the weights, short at first so that the start is soon forgotten."""
+
+    @torch.no_grad()
+    def update(average: Sequence[Tensor], current: Sequence[Tensor], seen: Tensor | int) -> None:
+        count = int(seen)
+        torch._foreach_lerp_(list(average), list(current), 1 - min(decay, (1 + count) / (20 + count)))
+
+    return AveragedModel(model, multi_avg_fn=update)
+
+
+class Guard:
+    """Decides whether a step's gradient can be trusted, by its norm against the median of the last hundred."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.norms: deque[float] = deque(maxlen=100)
+        self.in_a_row = 0
+        self.skipped = 0
+
+    def accepts(self, norm: float) -> bool:
+        """Whether to take the step; counts it either way. A norm merely large joins the history, so that a lasting
+        change of scale is accepted after a while; one that is not finite never does."""
+        usual = sorted(self.norms)[len(self.norms) // 2] if len(self.norms) >= 20 else math.inf
+        if math.isfinite(norm):
+            self.norms.append(norm)
+        if math.isfinite(norm) and norm <= self.factor * usual:
+            self.in_a_row = 0
+            return True
+        self.in_a_row += 1
+        self.skipped += 1
+        return False
+
+    def state(self) -> dict[str, Any]:
+        return {"norms": list(self.norms), "in_a_row": self.in_a_row, "skipped": self.skipped}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.norms = deque(state["norms"], maxlen=100)
+        self.in_a_row, self.skipped = state["in_a_row"], state["skipped"]
