@@ -24,6 +24,11 @@ def model_named(source: str) -> ConditionalHVAE:
     return load_model(source).model
 
 
+def label(source: str) -> str:
+    """How a record names a model: where a directory lies on this machine is nobody's business."""
+    return Path(source).resolve().name if Path(source).is_dir() else source
+
+
 def machine() -> dict[str, Any]:
     """Date, processor, torch version and thread count."""
     return {

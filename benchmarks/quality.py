@@ -1,6 +1,7 @@
 """How good fills are: classical methods, and our model, on validation pictures; hole pixels only.
 
-    python benchmarks/quality.py DATA... [--model default] [--limit 100] [--samples 16] [--masks centre,brush] [--json FILE]
+    python benchmarks/quality.py DATA... [--model default] [--limit 100] [--samples 16] [--masks centre,brush]
+                                 [--json FILE]
 
 Every figure is a mean over pictures of that picture's own figure, with a bootstrap 95 % interval over pictures.
 Legend: B pictures, N fills each, D hole values of one picture, S the model's size.
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from baselines import METHODS, inpaint
-from common import check_writable, machine, model_named, run, write_json
+from common import check_writable, label, machine, model_named, run, write_json
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from manyfill.data import Source, open_source
 from manyfill.data.loader import tile, with_channels
+from manyfill.device import autocast
 from manyfill.distributions import Gaussian
 from manyfill.errors import ConfigError
 from manyfill.images import to_tensor
@@ -78,7 +80,7 @@ def ours(model: ConditionalHVAE, group: Sequence[Case], samples: int) -> Iterato
     """The model's figures for a few pictures at once, in order."""
     x = torch.stack([to_tensor(case.pixels) for case in group])
     m = torch.stack([torch.from_numpy(case.mask)[None].float() for case in group])
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), autocast(torch.device("cpu")):
         known = model.encode_known(x, m)
         drawn = levels(model.fill(known, _generators(len(group), samples)).x)
         bits = bits_per_dim(model, x, m, group[0].index)
@@ -93,7 +95,7 @@ def ours(model: ConditionalHVAE, group: Sequence[Case], samples: int) -> Iterato
             (OURS, "crps"): crps(fills, truth),
             (OURS, "bits/dim"): float(bits[b]),
             (OURS, "pairwise"): pairwise(fills),
-            **{(OURS, f"spread {level}"): values[b] for level, values in enumerate(moved)},
+            **{(OURS, f"spread {level}"): values[b] for level, values in enumerate(moved, 1)},
         }
 
 
@@ -176,8 +178,8 @@ def show(console: Console, kind: str, figures: dict[str, Any], sizes: Sequence[i
     own.add_row("CRPS, grey levels", str(figures[OURS]["crps"]))
     own.add_row("bound, bits/dim", str(figures[OURS]["bits/dim"]))
     own.add_row("distance between two fills, RMSE, grey levels", str(figures[OURS]["pairwise"]))
-    for level, size in enumerate(sizes):
-        own.add_row(f"spread of level {level + 1} ({size}x{size}), grey levels", str(figures[OURS][f"spread {level}"]))
+    for level, size in enumerate(sizes, 1):
+        own.add_row(f"spread of level {level} ({size}x{size}), grey levels", str(figures[OURS][f"spread {level}"]))
     for name, value in figures["against"].items():
         own.add_row(name, str(value))
     console.print(table, own)
@@ -197,7 +199,11 @@ def main() -> None:
     check_writable(args.json)
     model, source, console = model_named(args.model), open_source(*args.data), Console()
     sizes = [spec.size for spec in model.config.levels]
-    record: dict[str, Any] = {"machine": machine(), "model": args.model, "data": [str(path) for path in args.data]}
+    record: dict[str, Any] = {
+        "machine": machine(),
+        "model": label(args.model),
+        "data": [path.name for path in args.data],
+    }
     record |= {"limit": args.limit, "samples": args.samples, "level sizes": sizes, "masks": {}}
     for kind in dict.fromkeys(args.masks.split(",")):
         found = cases(source, kind, model.config.size, model.config.channels, args.limit)

@@ -58,12 +58,14 @@ def load_model(source: str | Path = "default") -> Loaded:
         config = parse(ModelConfig, json.loads(files["config.json"]), f"{directory}/config.json")
         model = ConditionalHVAE(config)
         model.load_state_dict(safetensors.torch.load(files["model.safetensors"]))
+        card, figures = files.get("README.md", b"").decode(), json.loads(files.get("figures.json", b"{}"))
     except (ValueError, SafetensorError) as error:
         raise ModelError(f"{directory}: cannot be read as a model ({_first_line(error)}); copy it again") from None
-    except RuntimeError as error:
-        raise ModelError(f"{directory}: weights do not fit config.json ({_first_line(error)})") from None
-    figures = json.loads(files.get("figures.json", b"{}"))
-    return Loaded(model.eval(), str(source), files.get("README.md", b"").decode(), figures)
+    except RuntimeError:
+        raise ModelError(
+            f"{directory}/model.safetensors: does not fit config.json; copy the model directory again"
+        ) from None
+    return Loaded(model.eval(), str(source), card, figures)
 
 
 def _locate(source: str | Path) -> Path:
@@ -78,11 +80,10 @@ def _locate(source: str | Path) -> Path:
 
 def _download(repo: str) -> Path:
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(huggingface_hub.snapshot_download(repo))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the hub, proxies and sockets raise kinds that have nothing in common
         raise ModelError(
             f"{repo}: neither a directory here nor to be had from the hub ({_first_line(error)})"
         ) from None
@@ -127,9 +128,15 @@ def write_directory(directory: Path, files: dict[str, bytes]) -> None:
 
 def _replace(new: Path, directory: Path) -> None:
     old = new.with_name(new.name + ".old")
-    if directory.exists():
+    replaced = directory.exists()
+    if replaced:
         directory.rename(old)
-    new.rename(directory)
+    try:
+        new.rename(directory)
+    except OSError:
+        if replaced:
+            old.rename(directory)
+        raise
     shutil.rmtree(old, ignore_errors=True)
     handle = os.open(directory.parent, os.O_RDONLY)
     try:
@@ -141,12 +148,14 @@ def _replace(new: Path, directory: Path) -> None:
 def read_directory(directory: Path, mend: str) -> dict[str, bytes]:
     """Every file of the manifest, checked against it; ModelError, ending in `mend`, for what is missing or altered."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_bytes())
+        manifest = dict(json.loads((directory / MANIFEST).read_bytes()))
         files = {name: (directory / name).read_bytes() for name in manifest}
     except FileNotFoundError as error:
         raise ModelError(f"{directory}: incomplete, {Path(error.filename).name} is missing; {mend}") from None
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except OSError as error:
         raise ModelError(f"{directory}: cannot be read ({_first_line(error)}); {mend}") from None
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{directory / MANIFEST}: is damaged ({_first_line(error)}); {mend}") from None
     for name, content in files.items():
         if hashlib.sha256(content).hexdigest() != manifest[name]:
             raise ModelError(f"{directory / name}: differs from its checksum in {MANIFEST}; {mend}")

@@ -2,9 +2,9 @@
 
 import itertools
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from manyfill.errors import ConfigError
 
@@ -16,18 +16,18 @@ class Strict(BaseModel):
 class StageSpec(Strict):
     """One resolution of the feature extractor: `depth` blocks of `width` channels on `size` x `size` maps."""
 
-    size: int
-    width: int
-    depth: int = 1
+    size: int = Field(ge=1)
+    width: int = Field(ge=1)
+    depth: int = Field(1, ge=0)
 
 
 class LevelSpec(Strict):
     """One latent level of the top-down path: `latent` channels on `size` x `size` maps, then `depth` blocks."""
 
-    size: int
-    width: int
-    latent: int
-    depth: int = 1
+    size: int = Field(ge=1)
+    width: int = Field(ge=1)
+    latent: int = Field(ge=1)
+    depth: int = Field(1, ge=0)
 
 
 class ModelConfig(Strict):
@@ -38,8 +38,8 @@ class ModelConfig(Strict):
 
     size: int = 64
     channels: Literal[1, 3] = 3
-    stages: tuple[StageSpec, ...]
-    levels: tuple[LevelSpec, ...]
+    stages: tuple[StageSpec, ...] = Field(min_length=1)
+    levels: tuple[LevelSpec, ...] = Field(min_length=1)
     norm: Literal["batch", "group", "none"] = "none"
     activation: Literal["relu", "silu"] = "silu"
     block: Literal["residual", "plain"] = "residual"
@@ -48,7 +48,7 @@ class ModelConfig(Strict):
     border: Literal["add", "conv"] = "add"
     posterior: Literal["residual", "plain"] = "residual"
     canvas: bool = True
-    mixtures: int = 5
+    mixtures: int = Field(5, ge=1)
     couple_channels: bool = True
     guide: bool = True
 
@@ -64,6 +64,8 @@ class ModelConfig(Strict):
             raise ValueError(f"levels must run from coarse to fine and end at size {self.size}, got {level_sizes}")
         if set(level_sizes) - set(sizes):
             raise ValueError(f"every level needs a stage of its size; stages have {sizes}, levels {level_sizes}")
+        if level_sizes[0] != sizes[-1]:
+            raise ValueError(f"levels must start at the coarsest stage, size {sizes[-1]}, got {level_sizes}")
         for a, b in itertools.pairwise(self.levels):
             if a.size == b.size and a.width != b.width:
                 raise ValueError(f"levels of size {a.size} must share one width, got {a.width} and {b.width}")
@@ -81,8 +83,17 @@ def parse(kind: type[BaseModel], values: dict[str, Any], where: str) -> Any:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"]) or kind.__name__
         if fault["type"] == "extra_forbidden":
-            raise ConfigError(f"{where}: unknown key '{key}'; valid keys: {', '.join(kind.model_fields)}") from None
+            raise ConfigError(f"{where}: unknown key '{key}'; valid keys: {_keys_beside(kind, fault['loc'])}") from None
         raise ConfigError(f"{where}: {key}: {fault['msg']}") from None
+
+
+def _keys_beside(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """The valid keys of the group that an unknown key was found in."""
+    for part in location[:-1]:
+        if isinstance(part, str):
+            annotation = kind.model_fields[part].annotation
+            kind = next(a for a in (annotation, *get_args(annotation)) if isinstance(a, type))
+    return ", ".join(kind.model_fields)
 
 
 def _stages(*rows: tuple[int, int, int]) -> tuple[StageSpec, ...]:
@@ -113,7 +124,7 @@ PRESETS: dict[str, ModelConfig] = {
             (2, 8, 96, 16, 1),
             (2, 16, 64, 12, 1),
             (2, 32, 48, 8, 1),
-            (2, 64, 32, 4, 1),
+            (1, 64, 32, 4, 1),
         ),
     ),
     "base128": ModelConfig(

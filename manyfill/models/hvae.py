@@ -10,25 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from manyfill.distributions import Gaussian, kl
+from manyfill.distributions import Gaussian
+from manyfill.models.bound import Bound, level_kl
 from manyfill.models.config import ModelConfig
 from manyfill.models.features import FeatureExtractor
 from manyfill.models.heads import MixtureHead
 from manyfill.models.topdown import Choose, Evidence, Step, TopDown
-
-
-@dataclass(frozen=True)
-class Bound:
-    """The evidence lower bound per picture, in nats: `pixels` (B,) minus `kl` (B, L); `dims` (B,) hole values."""
-
-    pixels: Tensor
-    kl: Tensor
-    dims: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """The bound (B,) on log p(x_H | x_K), in nats."""
-        return self.pixels - self.kl.sum(1)
 
 
 @dataclass(frozen=True)
@@ -82,6 +69,18 @@ class ConditionalHVAE(nn.Module):
 
         `guide` (B, C, S, S) counts where `guide_present` (B,) is 1; the posterior's noise comes from `generator`.
         """
+        pixels, steps = self.infer(x, m, guide, guide_present, generator)
+        return Bound(pixels, level_kl(steps), m.flatten(1).sum(1) * self.config.channels)
+
+    def infer(
+        self,
+        x: Tensor,
+        m: Tensor,
+        guide: Tensor | None = None,
+        guide_present: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, list[Step]]:
+        """One traversal with the posterior: the pixel term (B,) in nats and every level's step; inputs as `forward`."""
         guide, guide_present = _guide(x, guide, guide_present)
         nothing_missing = torch.zeros_like(m)
         # One batched pass reads the blanked and the whole picture with the same parameters.
@@ -96,12 +95,10 @@ class ConditionalHVAE(nn.Module):
 
         def from_posterior(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
             assert posterior is not None
-            noise = torch.randn(posterior.mean.shape, generator=generator, device=x.device)
-            return posterior.sample(noise)
+            return posterior.sample(torch.randn(posterior.mean.shape, generator=generator, device=x.device))
 
         h, canvas, steps = self.topdown(known, full, self._masks(m), from_posterior)
-        level_kl = torch.stack([_level_kl(step) for step in steps], 1)
-        return Bound(self.head.log_prob(h, canvas, x, m), level_kl, m.flatten(1).sum(1) * self.config.channels)
+        return self.head.log_prob(h, canvas, x, m), steps
 
     def encode_known(
         self, x: Tensor, m: Tensor, guide: Tensor | None = None, guide_present: Tensor | None = None
@@ -128,6 +125,7 @@ class ConditionalHVAE(nn.Module):
         return Fills(x, mean, [step.z for step in steps])
 
     def _pictures(self, x: Tensor) -> dict[int, Tensor]:
+        x = x.contiguous(memory_format=torch.channels_last)
         return {spec.size: F.adaptive_avg_pool2d(x, spec.size) for spec in self.config.levels}
 
     def _masks(self, m: Tensor) -> dict[int, Tensor]:
@@ -143,12 +141,6 @@ def _guide(x: Tensor, guide: Tensor | None, present: Tensor | None) -> tuple[Ten
     if guide is None:
         return torch.zeros_like(x), x.new_zeros(len(x))
     return guide, x.new_ones(len(x)) if present is None else present
-
-
-def _level_kl(step: Step) -> Tensor:
-    """KL (B,) of one level over the hole, in nats."""
-    assert step.posterior is not None
-    return (kl(step.posterior, step.prior) * step.mask).flatten(1).sum(1)
 
 
 def _normal(noise: Sequence[torch.Generator], like: Tensor) -> Tensor:

@@ -63,15 +63,11 @@ class LatentBlock(nn.Module):
         super().__init__()
         self.residual = config.posterior == "residual"
         hidden = max(spec.width // 2, spec.latent)
-        self.prior_net = nn.Sequential(
-            activation(config), conv(spec.width, hidden), activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1)
-        )
-        self.posterior_net = nn.Sequential(
-            activation(config),
-            conv(spec.width + feature_width + (config.channels if config.canvas else 0), hidden),
-            activation(config),
-            conv(hidden, 2 * spec.latent, 1, gain=0.1),
-        )
+        extra = config.channels if config.canvas else 0
+        self.state = conv(spec.width, hidden)
+        self.evidence = conv(feature_width + extra, hidden)
+        self.prior_out = nn.Sequential(activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1))
+        self.posterior_out = nn.Sequential(activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1))
         self.feed_back = conv(spec.latent, spec.width, 1, gain=gain)
         self.refine = nn.Sequential(*(block(config, spec.width, gain) for _ in range(spec.depth)))
         self.canvas = config.canvas
@@ -84,14 +80,15 @@ class LatentBlock(nn.Module):
                 self.code.weight.copy_(CODE_GAIN * nn.init.dirac_(torch.empty_like(self.code.weight)))
                 self.sketch.weight.copy_(SKETCH_GAIN * nn.init.dirac_(torch.empty_like(self.sketch.weight)))
 
-    def prior(self, h: Tensor) -> Gaussian:
-        mean, raw = self.prior_net(h).float().chunk(2, 1)
+    def prior(self, state: Tensor) -> Gaussian:
+        """From `state`, the convolved top-down state (B, hidden, H, W), which prior and posterior share."""
+        mean, raw = self.prior_out(state).float().chunk(2, 1)
         return Gaussian(mean, F.softplus(raw + UNIT) + SMALLEST_STD)
 
-    def posterior(self, h: Tensor, features: Tensor, error: Tensor, prior: Gaussian) -> Gaussian:
+    def posterior(self, state: Tensor, features: Tensor, error: Tensor, prior: Gaussian) -> Gaussian:
         """As an offset from the prior (Vahdat & Kautz 2020, section 3.2), or on its own."""
-        seen = [h, features, error.to(features.dtype)] if self.canvas else [h, features]
-        mean, raw = self.posterior_net(torch.cat(seen, 1)).float().chunk(2, 1)
+        seen = torch.cat([features, error.to(features.dtype)], 1) if self.canvas else features
+        mean, raw = self.posterior_out(state + self.evidence(seen)).float().chunk(2, 1)
         if self.canvas:
             mean = mean + self.code(error).float()
         scale = F.softplus(raw + UNIT) + SMALLEST_STD
@@ -143,6 +140,7 @@ class TopDown(nn.Module):
         h, canvas = self.start.expand(batch, -1, -1, -1), self.start.new_zeros(batch, self.channels, 1, 1)
         size, steps = 0, []
         for level, (spec, latent) in enumerate(zip(self.specs, self.blocks, strict=True)):
+            assert isinstance(latent, LatentBlock)
             hole = masks[spec.size]
             if spec.size != size:
                 h = self.ups[str(spec.size)](h) if size else h
@@ -151,10 +149,11 @@ class TopDown(nn.Module):
                 if self.canvas:
                     canvas = torch.where(hole > 0, canvas, known.pictures[size])
                 h = self.borders[str(size)](h, known.features[size], canvas)
-            prior = latent.prior(h)
+            state = latent.state(h)
+            prior = latent.prior(state)
             posterior = None
             if full is not None:
-                posterior = latent.posterior(h, full.features[size], (full.pictures[size] - canvas) * hole, prior)
+                posterior = latent.posterior(state, full.features[size], (full.pictures[size] - canvas) * hole, prior)
             z = choose(level, prior, posterior) * hole
             steps.append(Step(prior, posterior, z, hole))
             h = latent.feed(h, z)

@@ -1,6 +1,5 @@
 """The training loop: `run` goes from settings to a finished RUN directory, and on from wherever RUN stands."""
 
-import math
 import signal
 import time
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from manyfill.data import Batch, Source, StreamConfig, TrainingSamples, batches,
 from manyfill.device import autocast, best_device
 from manyfill.errors import ConfigError, ManyfillError, OutputError
 from manyfill.masks import MaskFolder
-from manyfill.models.hvae import Bound, ConditionalHVAE
+from manyfill.models.bound import Bound, bits_per_dim
+from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rng import generator
 from manyfill.train.card import write_card
 from manyfill.train.held_out import split
@@ -170,9 +170,9 @@ class Trainer:
 
 def training_figures(bound: Bound) -> dict[str, float]:
     """Bits per hole value of a batch: the bound, its pixel term, and each level's KL."""
-    unit = float(bound.dims.sum()) * math.log(2)
-    kl = [float(value) / unit for value in bound.kl.detach().sum(0)]
-    pixels = -float(bound.pixels.detach().sum()) / unit
+    dims = float(bound.dims.sum())
+    kl = [bits_per_dim(float(value), dims) for value in bound.kl.detach().sum(0)]
+    pixels = bits_per_dim(-float(bound.pixels.detach().sum()), dims)
     levels = {f"kl_{level + 1:02d}": value for level, value in enumerate(kl)}
     return {"bits_per_dim": pixels + sum(kl), "pixel_bits": pixels, **levels}
 

@@ -20,7 +20,7 @@ class TrainSettings(Strict):
     steps: int | None = Field(None, ge=1)
     minutes: float | None = Field(None, gt=0)
     batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = Field(200, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)

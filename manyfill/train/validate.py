@@ -1,6 +1,5 @@
 """Validation while training: the bound on fixed pictures with fixed masks, and a sheet of fills to look at."""
 
-import math
 from pathlib import Path
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from manyfill.data import Batch, Source, fixed_batches
 from manyfill.device import autocast
 from manyfill.images import contact_sheet, save_png, to_pixels
+from manyfill.models.bound import bits_per_dim
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rng import generator
 from manyfill.train.settings import Settings
@@ -40,9 +40,11 @@ def validation_bound(
         pixels -= bound.pixels.double().sum().item()
         kl += bound.kl.double().sum(0).cpu()
         dims += bound.dims.double().sum().item()
-    unit = dims * math.log(2)
-    figures = {"bits_per_dim": (pixels + kl.sum().item()) / unit, "pixel_bits": pixels / unit}
-    return figures | {f"kl_{level + 1:02d}": value.item() / unit for level, value in enumerate(kl)}
+    figures = {
+        "bits_per_dim": bits_per_dim(pixels + kl.sum().item(), dims),
+        "pixel_bits": bits_per_dim(pixels, dims),
+    }
+    return figures | {f"kl_{level + 1:02d}": bits_per_dim(value.item(), dims) for level, value in enumerate(kl)}
 
 
 @torch.inference_mode()

@@ -1,0 +1,37 @@
+# Every target sets up .venv by itself, from the pinned versions in constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: venv demo test test-slow bench lint clean
+
+venv: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: venv
+	$(BIN)/manyfill demo --out demo
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# One thread a process: the tests' networks are too small to share out.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+test-slow: venv
+	$(BIN)/pytest -m slow
+
+# DATA: folders or tar shards of pictures to measure the quality on.
+DATA ?=
+bench: venv
+	$(BIN)/python benchmarks/speed.py
+	$(if $(DATA),$(BIN)/python benchmarks/quality.py $(DATA),@echo "name pictures with DATA=... to measure quality as well")
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

@@ -1,0 +1,241 @@
+"""The command line. Nothing heavy is imported before a command needs it, so that --help answers at once."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from manyfill import __version__
+from manyfill.errors import ManyfillError
+
+if TYPE_CHECKING:
+    from manyfill.completions import Completions
+    from manyfill.models.config import ModelConfig
+
+BAD_INPUT, INTERRUPTED = 2, 130
+Count = Annotated[int, Parameter(name=["--count", "-n"])]
+Json = Annotated[bool, Parameter(name="--json")]
+Assignments = Annotated[list[str] | None, Parameter(name="--set")]
+
+app = App(
+    name="manyfill",
+    version=__version__,
+    help="Many plausible fills for the hole in a picture, and how sure each pixel is.",
+    default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command (default: the process's own arguments) and return the exit code; errors take one line."""
+    try:
+        app(
+            None if arguments is None else list(arguments),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+    except (ManyfillError, CycloptsError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+@app.command
+def fill(
+    photo: Path,
+    /,
+    *,
+    mask: Path | None = None,
+    n: Count = 8,
+    out: Path | None = None,
+    model: str = "default",
+    seed: int = 0,
+    temperature: float = 1.0,
+    truth: Path | None = None,
+    max_pixels: int | None = None,
+    as_json: Json = False,
+) -> None:
+    """Fill the hole of PHOTO n times.
+
+    Writes fill-00.png, fill-01.png, ..., mean.png, std.png (uncertainty) and sheet.png (all of it to look at).
+
+    Parameters
+    ----------
+    photo
+        The picture to fill.
+    mask
+        A picture of the same size, white where PHOTO is missing. Left out, PHOTO's transparent pixels are missing.
+    n
+        How many fills.
+    out
+        Where to write; PHOTO's name followed by -fills if left out.
+    model
+        A model directory, a Hugging Face hub id, or "default".
+    seed
+        The same seed draws the same fills.
+    temperature
+        Spread of the latents: 1 draws from the model as it is, 0 takes their means.
+    truth
+        The whole picture, to evaluate the likelihood bound of what is really there.
+    max_pixels
+        Refuse larger pictures; 40 million if left out.
+    as_json
+        Print a record to read by machine, and write it as fill.json.
+    """
+    from manyfill.completions import save_text
+    from manyfill.images import DEFAULT_MAX_PIXELS
+    from manyfill.pipeline import Filler
+
+    cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
+    completions = Filler.from_pretrained(model)(photo, mask, n, seed, temperature, truth, cap)
+    out = Path(f"{photo.stem}-fills") if out is None else out
+    files = completions.save(out)
+    if not as_json:
+        print(_summary(completions, out))
+        return
+    record = {**completions.record(), "files": [str(file) for file in [*files, out / "fill.json"]]}
+    text = json.dumps(record, indent=2)
+    save_text(out / "fill.json", text + "\n")
+    print(text)
+
+
+def _summary(completions: "Completions", out: Path) -> str:
+    lines = [f"{len(completions.images)} fills in {completions.timings.total:.1f} s: look at {out / 'sheet.png'}"]
+    if completions.bound is not None:
+        lines.append(f"bound: {completions.bound.nats:.1f} nats, {completions.bound.bits_per_dim:.3f} bits/dim")
+    return "\n".join(lines + [f"note: {note}" for note in completions.notes])
+
+
+@app.command
+def info(model: str = "default", /) -> None:
+    """Show what a model is made of, its size, its card and its figures.
+
+    Parameters
+    ----------
+    model
+        A model directory, a Hugging Face hub id, or "default".
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from manyfill.checkpoint import load_model
+
+    loaded = load_model(model)
+    tensors = loaded.model.state_dict().values()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    table = Table("model", loaded.id, title=None, show_header=True)
+    for name, value in _described(loaded.model.config):
+        table.add_row(name, value)
+    table.add_row("parameters", f"{parameters:,}")
+    table.add_row("weights", f"{size / 1e6:.1f} MB")
+    for name, value in loaded.figures.items():
+        table.add_row(name, value if isinstance(value, str) else json.dumps(value))
+    console = Console()
+    console.print(table)
+    console.print(loaded.card, markup=False, highlight=False)
+
+
+def _described(config: "ModelConfig") -> list[tuple[str, str]]:
+    from collections import Counter
+
+    levels = Counter(level.size for level in config.levels)
+    plain: dict[str, Any] = config.model_dump(exclude={"size", "channels", "stages", "levels"})
+    return [
+        ("picture", f"{config.size}x{config.size}, {'colour' if config.channels == 3 else 'grey'}"),
+        ("latent levels", f"{len(config.levels)}: " + ", ".join(f"{k} of {size}x{size}" for size, k in levels.items())),
+        ("latent values", f"{sum(level.latent * level.size**2 for level in config.levels):,}"),
+        *((name.replace("_", " "), str(value)) for name, value in plain.items()),
+    ]
+
+
+@app.command
+def demo(*, out: Path = Path("demo"), n: Count = 8, model: str = "default", seed: int = 0) -> None:
+    """Fill photographs that come with scikit-image and leave a page of the results.
+
+    Parameters
+    ----------
+    out
+        Folder for the page and its pictures.
+    n
+        How many fills of each photograph.
+    model
+        A model directory, a Hugging Face hub id, or "default".
+    seed
+        The same seed draws the same masks and fills.
+    """
+    from manyfill.demo import build
+
+    page = build(out, n, model, seed, report=print)
+    print(f"open {page}")
+
+
+@app.command
+def train(
+    data: list[str],
+    /,
+    *,
+    out: Path,
+    val: list[str] | None = None,
+    preset: str = "base64",
+    minutes: float | None = None,
+    steps: int | None = None,
+    config: Path | None = None,
+    assignments: Assignments = None,
+    init: str | None = None,
+    masks: str | None = None,
+    seed: int = 0,
+    strict: bool = False,
+) -> None:
+    """Train on your own pictures; the same command again goes on where it stopped, Ctrl-C saves and ends.
+
+    Parameters
+    ----------
+    data
+        Folders of pictures (read recursively), tar shards, or both.
+    out
+        Folder of the run; OUT/model is what fill --model takes.
+    val
+        Pictures held out to measure progress; a part of DATA if left out.
+    preset
+        The model's make.
+    minutes
+        End after so many minutes of training; 30 if neither this nor --steps is given.
+    steps
+        End after so many steps.
+    config
+        A TOML file of settings.
+    assignments
+        One setting, such as train.learning_rate=0.001; may be repeated.
+    init
+        Start from the weights of this model (a directory, a hub id or "default") instead of a preset's.
+    masks
+        A mask picture or a folder of them, instead of drawn masks.
+    seed
+        Fixes everything drawn at random.
+    strict
+        Make an unreadable picture an error instead of leaving it out.
+    """
+    from manyfill.train.loop import run
+    from manyfill.train.settings import load
+
+    settings = load(
+        data,
+        validation=val or (),
+        preset=preset,
+        init=init,
+        config=config,
+        assignments=assignments or (),
+        minutes=minutes,
+        steps=steps,
+        masks=masks,
+        seed=seed,
+        strict=strict,
+    )
+    run(settings, out)

@@ -1,0 +1,162 @@
+"""What a fill gives back, and how it is written down: pictures, a contact sheet, a record.
+
+Legend: H W the picture's size, C its channels (1 or 3), N fills, Z latent channels. Pixels are uint8 (H, W, C).
+"""
+
+import math
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from manyfill.crop import Box
+from manyfill.errors import OutputError
+from manyfill.images import contact_sheet, heatmap, save_png
+from manyfill.models.bound import bits_per_dim
+
+SMALLEST_TILE, LARGEST_TILE, FEWEST_COLUMNS = 192, 320, 4
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The evidence lower bound on the true content of the hole, at the model's size: nats over `dims` values."""
+
+    nats: float
+    dims: int
+
+    @property
+    def bits_per_dim(self) -> float:
+        """The bound as a code length: bits for each missing value."""
+        return bits_per_dim(-self.nats, self.dims)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds spent: drawing the fills at the model's size, evaluating the bound, and all together."""
+
+    draw: float
+    bound: float
+    total: float
+
+
+@dataclass(frozen=True, eq=False)
+class Completions:
+    """The fills of one picture.
+
+    images N times (H, W, C), equal to `picture` wherever `mask` is False; mean (H, W, C), the pixel distributions'
+    expectation averaged over the fills; std float32 (H, W), the fills' standard deviation in grey levels averaged
+    over the channels; bound None without `truth`; latents by level, coarsest first, (N, Z, size, size) each; seeds
+    N generator keys; crop None where nothing was missing; alpha (H, W) for the saved fills, or None.
+    """
+
+    images: list[np.ndarray]
+    mean: np.ndarray
+    std: np.ndarray
+    bound: Likelihood | None
+    latents: list[Tensor]
+    seeds: tuple[int, ...]
+    crop: Box | None
+    notes: tuple[str, ...]
+    timings: Timings
+    picture: np.ndarray
+    mask: np.ndarray
+    truth: np.ndarray | None
+    alpha: np.ndarray | None
+    model: str
+    seed: int
+    temperature: float
+
+    def record(self) -> dict[str, Any]:
+        """All that is not a picture, as values that JSON can hold."""
+        height, width = self.mask.shape
+        bound = self.bound and {"nats": self.bound.nats, "bits_per_dim": self.bound.bits_per_dim}
+        return {
+            "model": self.model,
+            "n": len(self.images),
+            "seed": self.seed,
+            "seeds": list(self.seeds),
+            "temperature": self.temperature,
+            "size": {"height": height, "width": width},
+            "hole_pixels": int(self.mask.sum()),
+            "crop": self.crop and self.crop._asdict(),
+            "bound": bound,
+            "largest_std": float(self.std.max()),
+            "timings": asdict(self.timings),
+            "notes": list(self.notes),
+        }
+
+    def save(self, directory: str | os.PathLike[str], *, sheet: bool = True) -> list[Path]:
+        """Write fill-00.png, fill-01.png, ..., mean.png, std.png (a heat map up to the largest value) and sheet.png.
+
+        Returns the files' paths. The directory is made if need be; every file appears whole or not at all. Raises
+        OutputError where it cannot be written.
+        """
+        folder = make_folder(Path(directory))
+        fills = {f"fill-{i:02d}.png": self._with_alpha(image) for i, image in enumerate(self.images)}
+        files = fills | {"mean.png": self._with_alpha(self.mean), "std.png": self.uncertainty()}
+        if sheet:
+            files["sheet.png"] = self.sheet()
+        for name, pixels in files.items():
+            save_png(folder / name, pixels)
+        return [folder / name for name in files]
+
+    def uncertainty(self) -> np.ndarray:
+        """`std` as a heat map uint8 (H, W, 3), dark for 0 to bright for its largest value."""
+        return heatmap(self.std / max(float(self.std.max()), 1e-6))
+
+    def sheet(self) -> np.ndarray:
+        """Input, mask, fills, mean and uncertainty map of the region around the hole, uint8 (H', W', 3)."""
+        region = self.crop.inside(*self.mask.shape) if self.crop else (slice(None), slice(None))
+        head = {
+            "input": hatched(self.picture, self.mask),
+            "mask": self.mask.astype(np.uint8)[..., None] * 255,
+            "mean": self.mean,
+            f"std, up to {self.std.max():.1f} levels": self.uncertainty(),
+        }
+        if self.truth is not None:
+            head["truth"] = self.truth
+        columns = max(FEWEST_COLUMNS, len(head), math.ceil(math.sqrt(len(self.images))))
+        rows, labels = [list(head.values())], [list(head)]
+        for start in range(0, len(self.images), columns):
+            rows.append(self.images[start : start + columns])
+            labels.append([f"fill {start + i}" for i in range(len(rows[-1]))])
+        longer = max(self.mask[region].shape)
+        # A whole multiple, so that every pixel of a small picture is enlarged alike.
+        tile = min(longer, LARGEST_TILE) if longer >= SMALLEST_TILE else longer * math.ceil(SMALLEST_TILE / longer)
+        return contact_sheet([[picture[region] for picture in row] for row in rows], labels, tile=tile)
+
+    def _with_alpha(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels if self.alpha is None else np.concatenate([pixels, self.alpha[..., None]], -1)
+
+
+def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The picture with grey stripes where it is missing, uint8 (H, W, C)."""
+    height, width = mask.shape
+    stripe = max(2, max(height, width) // 64)
+    rows, columns = np.ogrid[:height, :width]
+    stripes = np.where((rows + columns) // stripe % 2, 190, 110).astype(np.uint8)
+    return np.where(mask[..., None], stripes[..., None], pixels)
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made with its parents if need be; OutputError where that fails."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made a folder ({error.strerror}); choose a writable place") from None
+    return path
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole under its name or not at all; raises OutputError."""
+    aside = path.with_name(f".manyfill-{secrets.token_hex(8)}.part")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None

@@ -1,0 +1,67 @@
+"""Bounds on the likelihood of the hole, from what a traversal recorded.
+
+Shapes: B pictures, L levels, K samples. All values in nats per picture.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from manyfill.distributions import Gaussian, kl
+from manyfill.models.topdown import Step
+
+
+Number = TypeVar("Number", float, Tensor)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One sample of the evidence lower bound: `pixels` (B,) minus `kl` (B, L); `dims` (B,) counts hole values."""
+
+    pixels: Tensor
+    kl: Tensor
+    dims: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The bound (B,) on log p(x_H | x_K)."""
+        return self.pixels - self.kl.sum(1)
+
+
+def level_kl(steps: Sequence[Step]) -> Tensor:
+    """KL(q || p) of every level over the hole (B, L), analytic."""
+    return torch.stack([_over_hole(kl(_posterior(step), step.prior), step.mask) for step in steps], 1)
+
+
+def log_weight(pixels: Tensor, steps: Sequence[Step]) -> Tensor:
+    """log p(x_H, z) - log q(z) (B,) of the very latents drawn: the weight of one importance sample."""
+    terms = [_over_hole(step.prior.log_prob(step.z) - _posterior(step).log_prob(step.z), step.mask) for step in steps]
+    return pixels + torch.stack(terms).sum(0)
+
+
+def importance_bound(draw: Callable[[int], tuple[Tensor, Sequence[Step]]], samples: int) -> Tensor:
+    """The K-sample bound (B,) of Burda et al. (2016), equation 8: log of the mean of K = `samples` weights.
+
+    `draw(k)` makes the k-th posterior traversal, k = 0 .. K-1, and returns its pixel term (B,) and its steps.
+    """
+    assert samples >= 1
+    weights = torch.stack([log_weight(*draw(k)) for k in range(samples)])
+    return torch.logsumexp(weights, 0) - math.log(samples)
+
+
+def bits_per_dim(nats: Number, dims: Number) -> Number:
+    """A code length, -log p or KL, in nats as bits per hole value: the one place where this is worked out."""
+    return nats / (math.log(2) * dims)
+
+
+def _posterior(step: Step) -> Gaussian:
+    assert step.posterior is not None, "a bound needs a traversal that saw the whole picture"
+    return step.posterior
+
+
+def _over_hole(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).flatten(1).sum(1)
