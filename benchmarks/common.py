@@ -30,10 +30,10 @@ def label(source: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Date, processor, torch version and thread count."""
+    """Date, GPU or processor, torch version and thread count."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu_name(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from manyfill.data import Example, StreamConfig, TrainingSamples, collate
 from manyfill.data.loader import tile, with_channels
-from manyfill.device import autocast, has_fast_bfloat16
+from manyfill.device import autocast, best_device, has_fast_bfloat16
 from manyfill.errors import ConfigError
 from manyfill.images import to_tensor
 from manyfill.masks import draw
@@ -38,11 +38,17 @@ from manyfill.rng import generator, numpy_generator
 from manyfill.train.optim import averaged, optimizer
 from manyfill.train.settings import TrainSettings
 
-CPU = torch.device("cpu")
-BATCH, FILLS = 16, 16
+DEVICE = best_device()
+BATCH = 256 if DEVICE.type == "cuda" else 16
+FILLS = 16
 CONVOLUTIONS = ((64, 32), (96, 16), (128, 16))  # (width, size)
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-TRAIN, PICTURES, MANY, ONE = "training step", "16 pictures, a fill each", "one picture, 16 fills", "one picture, 1 fill"
+TRAIN, PICTURES, MANY, ONE = (
+    "training step",
+    f"{BATCH} pictures, a fill each",
+    "one picture, 16 fills",
+    "one picture, 1 fill",
+)
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,16 @@ def _seconds(task: Task, calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         task.call()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
     return (time.perf_counter() - start) / calls
 
 
 def convolution(width: int, size: int, dtype: torch.dtype, backward: bool) -> Task:
     """A 3x3 convolution of a batch in channels_last, and the gradients of its input and weights."""
-    x = torch.randn(BATCH, width, size, size).to(dtype, memory_format=torch.channels_last).requires_grad_(backward)
-    weight = torch.randn(width, width, 3, 3).to(dtype, memory_format=torch.channels_last).requires_grad_(backward)
+    placed = {"device": DEVICE, "dtype": dtype, "memory_format": torch.channels_last}
+    x = torch.randn(BATCH, width, size, size).to(**placed).requires_grad_(backward)
+    weight = torch.randn(width, width, 3, 3).to(**placed).requires_grad_(backward)
     gradient = torch.randn_like(x)
 
     def forward() -> torch.Tensor:
@@ -125,12 +134,12 @@ def training_step(model: ConditionalHVAE) -> Task:
     config = model.config
     stream = StreamConfig(config.size, config.channels, guide_probability=0.5 if config.guide else 0.0)
     samples = TrainingSamples(OnePhotograph(), stream)
-    batch = collate([samples[position] for position in range(BATCH)])
+    batch = collate([samples[position] for position in range(BATCH)]).to(DEVICE)
     descent, average = optimizer(model, settings), averaged(model, settings.ema_decay)
 
     def step() -> None:
-        with autocast(CPU):
-            bound = model(batch.x, batch.m, batch.guide, batch.guide_present, generator(0, "speed"))
+        with autocast(DEVICE):
+            bound = model(batch.x, batch.m, batch.guide, batch.guide_present, generator(0, "speed", device=DEVICE))
         descent.zero_grad()
         (-bound.total.sum() / bound.dims.sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
@@ -144,18 +153,18 @@ def photograph(model: ConditionalHVAE) -> tuple[np.ndarray, np.ndarray]:
     """Pixels uint8 (S, S, C) at the model's size, and their centre hole bool (S, S)."""
     size = model.config.size
     pixels = with_channels(tile(OnePhotograph().pixels, size, None), model.config.channels)
-    return pixels, draw("centre", size, size, numpy_generator(0, "speed"))
+    return pixels, draw("centre", size, size, numpy_generator(0, "speed", device=DEVICE))
 
 
 def filling(model: ConditionalHVAE, pictures: int, fills: int) -> Task:
     """`fills` fills of the centre hole of each of `pictures` pictures, from pixels to pixels."""
     pixels, mask = photograph(model)
-    x = to_tensor(pixels).expand(pictures, -1, -1, -1)
-    m = torch.from_numpy(mask).float().expand(pictures, 1, -1, -1)
+    x = to_tensor(pixels).to(DEVICE).expand(pictures, -1, -1, -1)
+    m = torch.from_numpy(mask).float().to(DEVICE).expand(pictures, 1, -1, -1)
 
     def fill() -> torch.Tensor:
         noise = [generator(0, "fill", i) for i in range(pictures * fills)]
-        with autocast(CPU):
+        with autocast(DEVICE):
             return model.fill(model.encode_known(x, m), noise).x
 
     # Counted with gradients on: the counter cannot follow modules without.
@@ -177,7 +186,7 @@ def summarise(tasks: dict[str, Task], seconds: dict[str, np.ndarray]) -> dict[st
     """Medians, rates, and the ratios that this benchmark is about."""
     median = {name: float(np.median(values)) for name, values in seconds.items()}
     teraflops = {name: task.flops / median[name] / 1e12 for name, task in tasks.items()}
-    kind = "bf16" if has_fast_bfloat16(CPU) else "fp32"  # what the model itself computes in
+    kind = "bf16" if has_fast_bfloat16(DEVICE) else "fp32"  # what the model itself computes in
     forward, both = (best_rate(teraflops, kind, way) for way in ("forward", "forward+backward"))
     ratios = {
         "pictures_per_second": BATCH / median[TRAIN],
@@ -196,8 +205,10 @@ def summarise(tasks: dict[str, Task], seconds: dict[str, np.ndarray]) -> dict[st
         }
         for name, task in tasks.items()
     }
+    memory = {"peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30} if DEVICE.type == "cuda" else {}
     return {
         "compute": kind,
+        **memory,
         "conv_rate_tflops": {"forward": forward, "forward+backward": both},
         **ratios,
         "tasks": rows,
@@ -205,7 +216,7 @@ def summarise(tasks: dict[str, Task], seconds: dict[str, np.ndarray]) -> dict[st
 
 
 def show(console: Console, record: dict[str, Any]) -> None:
-    times = Table("task", "ms", "GFLOP", "TFLOP/s", title=f"{record['machine']['cpu']}, model {record['model']}")
+    times = Table("task", "ms", "GFLOP", "TFLOP/s", title=f"{record['machine']['device']}, model {record['model']}")
     for name, row in record["tasks"].items():
         times.add_row(name, f"{row['ms']:.2f}", f"{row['gflop']:.2f}", f"{row['tflops']:.3f}")
     rates = record["conv_rate_tflops"]
@@ -229,7 +240,7 @@ def main() -> None:
     if args.rounds < 1:
         raise ConfigError("--rounds must be 1 or more")
     check_writable(args.json)
-    model = model_named(args.model)
+    model = model_named(args.model).to(DEVICE)
     tasks = {
         **convolutions(),
         TRAIN: training_step(model),

@@ -77,14 +77,27 @@ def some_mixture(
     return LogisticMixture(normal(), 0.7 * normal(channels), 1.5 * normal(channels) - 2, couplings, bins)
 
 
-def pmf(mixture: LogisticMixture) -> torch.Tensor:
-    """Probabilities (R, V) of all V = bins ** C pixels, in the order of `itertools.product`."""
-    channels = mixture.means.shape[-2]
-    pixels = torch.tensor(list(itertools.product(grid(mixture.bins), repeat=channels)), dtype=mixture.logits.dtype)
-    each = [field[:, None] for field in (mixture.logits, mixture.means, mixture.log_scales)]
-    couplings = None if mixture.couplings is None else mixture.couplings[:, None]
-    spread = LogisticMixture(*each, couplings, mixture.bins)
+def probabilities(mixture: LogisticMixture, pixels: torch.Tensor) -> torch.Tensor:
+    """The probability (R, V) of each of the pixels (V, C) in each row of a mixture."""
+
+    def every(t: torch.Tensor) -> torch.Tensor:
+        return t[:, None].expand(len(t), len(pixels), *t.shape[1:])
+
+    couplings = None if mixture.couplings is None else every(mixture.couplings)
+    spread = LogisticMixture(
+        every(mixture.logits), every(mixture.means), every(mixture.log_scales), couplings, mixture.bins
+    )
     return spread.log_prob(pixels.expand(len(mixture.logits), *pixels.shape)).exp()
+
+
+def every_pixel(mixture: LogisticMixture) -> torch.Tensor:
+    """All V = bins ** C pixels (V, C)."""
+    channels = mixture.means.shape[-2]
+    return torch.tensor(list(itertools.product(grid(mixture.bins), repeat=channels)), dtype=mixture.logits.dtype)
+
+
+def pmf(mixture: LogisticMixture) -> torch.Tensor:
+    return probabilities(mixture, every_pixel(mixture))
 
 
 # ------------------------------------------------------------------------------------------- a real probability
@@ -115,11 +128,10 @@ def test_each_channel_of_a_pixel_sums_to_1_given_those_before_it() -> None:
         mixture.couplings[:, :1],  # type: ignore[index]
     )
     values = torch.from_numpy(grid(256))
-    for red, green in ((-1.0, 1.0), (0.2, -0.6), (1.0, 1.0)):
-        red, green = (float(values[(values - v).abs().argmin()]) for v in (red, green))
-        pixels = torch.stack([torch.full_like(values, red), torch.full_like(values, green), values], -1)
-        joint = mixture.log_prob(pixels[:, None]).exp().sum().item()
-        assert joint == pytest.approx(pair.log_prob(pixels[:1, None, :2]).exp().item(), rel=1e-10)
+    for red, green in ((0, 255), (150, 90), (255, 255)):
+        pixels = torch.stack([values[red].expand(256), values[green].expand(256), values], -1)
+        joint = probabilities(mixture, pixels).sum().item()
+        assert joint == pytest.approx(pair.log_prob(pixels[:1, :2]).exp().item(), rel=1e-10)
 
 
 @pytest.mark.parametrize("bins", [2, 32, 256])
@@ -207,8 +219,8 @@ def test_histogram_of_coupled_channels_matches_their_joint_pmf(bins: int) -> Non
 
 def test_the_histogram_test_notices_a_sampler_that_truncates() -> None:
     """Half a bin to the left, as when values are cut off instead of rounded."""
-    mixture = one_logistic(0.1, -3.0, 256, 1, torch.float64)
-    index = draw(one_logistic(0.1 - 1 / 255, -3.0, 256, 1, torch.float64), 100_000)
+    mixture = one_logistic(0.1, -3.5, 256, 1, torch.float64)
+    index = draw(one_logistic(0.1 - 1 / 255, -3.5, 256, 1, torch.float64), 100_000)
     expected = np.array([reference(mixture, 0, np.array([value])) for value in grid(256)])
     assert chi_square_excess(np.bincount(index[:, 0], minlength=256), expected) > 20
 
@@ -238,8 +250,7 @@ def test_mean_of_narrow_distributions_is_the_expected_value(channels: int, coupl
     couplings = None if mixture.couplings is None else 0.3 * mixture.couplings
     log_scales = torch.full_like(mixture.log_scales, -3.0)
     narrow = LogisticMixture(mixture.logits, 0.5 * torch.tanh(mixture.means), log_scales, couplings, bins)
-    pixels = torch.tensor(list(itertools.product(grid(bins), repeat=channels)), dtype=torch.float64)
-    torch.testing.assert_close(narrow.mean(), pmf(narrow) @ pixels, rtol=0, atol=1e-4)
+    torch.testing.assert_close(narrow.mean(), pmf(narrow) @ every_pixel(narrow), rtol=0, atol=1e-4)
 
 
 def test_mean_far_outside_is_the_nearest_value() -> None:

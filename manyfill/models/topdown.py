@@ -122,9 +122,12 @@ class TopDown(nn.Module):
         first = config.levels[0]
         self.start = nn.Parameter(torch.zeros(1, first.width, first.size, first.size))
         self.ups, self.borders, self.blocks = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleList()
+        self.drafts = nn.ModuleDict()
         for before, spec in zip((None, *config.levels[:-1]), config.levels, strict=True):
             if before is None or before.size != spec.size:
                 self.borders[str(spec.size)] = Border(config, spec.width, widths[spec.size])
+                if config.canvas:
+                    self.drafts[str(spec.size)] = conv(spec.width, config.channels, 1, gain=0.0)
                 if before is not None:
                     self.ups[str(spec.size)] = Upsample(config, before.width, spec.width, spec.size // before.size)
             self.blocks.append(LatentBlock(config, spec, widths[spec.size], gain))
@@ -149,6 +152,10 @@ class TopDown(nn.Module):
                 if self.canvas:
                     canvas = torch.where(hole > 0, canvas, known.pictures[size])
                 h = self.borders[str(size)](h, known.features[size], canvas)
+                if self.canvas:
+                    # What the known side lets one expect is drawn before any latent codes the error that is left.
+                    # The KL of that code is then what teaches the prior side to expect the right thing.
+                    canvas = canvas + self.drafts[str(size)](h).float() * hole
             state = latent.state(h)
             prior = latent.prior(state)
             posterior = None
