@@ -88,7 +88,7 @@ def fill(
     as_json
         Print a record to read by machine, and write it as fill.json.
     """
-    from manyfill.completions import save_text
+    from manyfill.files import save_text
     from manyfill.images import DEFAULT_MAX_PIXELS
     from manyfill.pipeline import Filler
 

@@ -5,7 +5,6 @@ Legend: H W the picture's size, C its channels (1 or 3), N fills, Z latent chann
 
 import math
 import os
-import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from manyfill.crop import Box
-from manyfill.errors import OutputError
+from manyfill.files import make_folder
 from manyfill.images import contact_sheet, heatmap, save_png
 from manyfill.models.bound import bits_per_dim
 
@@ -140,23 +139,3 @@ def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     rows, columns = np.ogrid[:height, :width]
     stripes = np.where((rows + columns) // stripe % 2, 190, 110).astype(np.uint8)
     return np.where(mask[..., None], stripes[..., None], pixels)
-
-
-def make_folder(path: Path) -> Path:
-    """The folder, made with its parents if need be; OutputError where that fails."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be made a folder ({error.strerror}); choose a writable place") from None
-    return path
-
-
-def save_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole under its name or not at all; raises OutputError."""
-    aside = path.with_name(f".manyfill-{secrets.token_hex(8)}.part")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None

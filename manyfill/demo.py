@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from manyfill.completions import Completions, hatched, make_folder, save_text
+from manyfill.completions import Completions, hatched
 from manyfill.errors import ManyfillError
+from manyfill.files import make_folder, save_text
 from manyfill.images import resize, save_png
 from manyfill.masks import draw
 from manyfill.pipeline import Filler

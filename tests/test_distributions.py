@@ -6,10 +6,12 @@ Shapes: R pixels, C channels, K mixture components.
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from manyfill.distributions import Gaussian, LogisticMixture, kl
@@ -38,9 +40,7 @@ def between(low: float, high: float) -> float:
 
 def reference(mixture: LogisticMixture, row: int, pixel: np.ndarray) -> float:
     """The probability of one pixel (C,): a sum over components of a product over channels of a bin's mass."""
-    logits, means, log_scales = (
-        t[row].double().numpy() for t in (mixture.logits, mixture.means, mixture.log_scales)
-    )
+    logits, means, log_scales = (t[row].double().numpy() for t in (mixture.logits, mixture.means, mixture.log_scales))
     half = 1 / (mixture.bins - 1)
     weights = np.exp(logits - logits.max())
     total = 0.0
@@ -70,33 +70,34 @@ def some_mixture(
 ) -> LogisticMixture:
     g = generator(seed, "mixture")
 
-    def normal(*shape: int) -> torch.Tensor:
+    def normal(*shape: int) -> Tensor:
         return torch.randn(rows, *shape, mixtures, generator=g, dtype=dtype)
 
     couplings = torch.tanh(normal(channels * (channels - 1) // 2)) if coupled else None
     return LogisticMixture(normal(), 0.7 * normal(channels), 1.5 * normal(channels) - 2, couplings, bins)
 
 
-def probabilities(mixture: LogisticMixture, pixels: torch.Tensor) -> torch.Tensor:
-    """The probability (R, V) of each of the pixels (V, C) in each row of a mixture."""
-
-    def every(t: torch.Tensor) -> torch.Tensor:
-        return t[:, None].expand(len(t), len(pixels), *t.shape[1:])
-
-    couplings = None if mixture.couplings is None else every(mixture.couplings)
-    spread = LogisticMixture(
-        every(mixture.logits), every(mixture.means), every(mixture.log_scales), couplings, mixture.bins
+def mapped(mixture: LogisticMixture, change: Callable[[Tensor], Tensor]) -> LogisticMixture:
+    """The mixture with all of its tensors changed alike."""
+    couplings = None if mixture.couplings is None else change(mixture.couplings)
+    return LogisticMixture(
+        change(mixture.logits), change(mixture.means), change(mixture.log_scales), couplings, mixture.bins
     )
+
+
+def probabilities(mixture: LogisticMixture, pixels: Tensor) -> Tensor:
+    """The probability (R, V) of each of the pixels (V, C) in each row of a mixture."""
+    spread = mapped(mixture, lambda t: t[:, None].expand(len(t), len(pixels), *t.shape[1:]))
     return spread.log_prob(pixels.expand(len(mixture.logits), *pixels.shape)).exp()
 
 
-def every_pixel(mixture: LogisticMixture) -> torch.Tensor:
+def every_pixel(mixture: LogisticMixture) -> Tensor:
     """All V = bins ** C pixels (V, C)."""
     channels = mixture.means.shape[-2]
     return torch.tensor(list(itertools.product(grid(mixture.bins), repeat=channels)), dtype=mixture.logits.dtype)
 
 
-def pmf(mixture: LogisticMixture) -> torch.Tensor:
+def pmf(mixture: LogisticMixture) -> Tensor:
     return probabilities(mixture, every_pixel(mixture))
 
 
@@ -144,12 +145,7 @@ def test_log_prob_agrees_with_the_definition(channels: int, coupled: bool, bins:
     expected = [reference(mixture, row, pixel) for row, pixel in enumerate(pixels)]
     found = mixture.log_prob(torch.from_numpy(pixels)).exp().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-9)
-    single = LogisticMixture(
-        *(t.float() for t in (mixture.logits, mixture.means, mixture.log_scales)),
-        None if mixture.couplings is None else mixture.couplings.float(),
-        bins,
-    )
-    in_float32 = single.log_prob(torch.from_numpy(pixels).float()).double().exp().numpy()
+    in_float32 = mapped(mixture, Tensor.float).log_prob(torch.from_numpy(pixels).float()).double().exp().numpy()
     np.testing.assert_allclose(in_float32, expected, rtol=1e-3, atol=1e-7)
 
 
@@ -174,13 +170,7 @@ def draw(mixture: LogisticMixture, count: int, seed: int = 0) -> np.ndarray:
     channels, mixtures = mixture.means.shape[-2:]
     u = torch.rand(count, mixtures + channels, generator=g).clamp(1e-7, 1 - 1e-7)
 
-    def many(t: torch.Tensor) -> torch.Tensor:
-        return t.float().expand(count, *t.shape[1:])
-
-    couplings = None if mixture.couplings is None else many(mixture.couplings)
-    rows = LogisticMixture(
-        many(mixture.logits), many(mixture.means), many(mixture.log_scales), couplings, mixture.bins
-    )
+    rows = mapped(mixture, lambda t: t.float().expand(count, *t.shape[1:]))
     pixels = rows.sample(*u.split([mixtures, channels], 1)).double().numpy()
     index = np.rint((pixels + 1) / 2 * (mixture.bins - 1)).astype(int)
     np.testing.assert_allclose(pixels, grid(mixture.bins)[index], atol=1e-6)
@@ -248,8 +238,8 @@ def test_mean_of_narrow_distributions_is_the_expected_value(channels: int, coupl
     bins = 256 if channels == 1 else 24
     mixture = some_mixture(12, channels, 3, bins, coupled=coupled, dtype=torch.float64)
     couplings = None if mixture.couplings is None else 0.3 * mixture.couplings
-    log_scales = torch.full_like(mixture.log_scales, -3.0)
-    narrow = LogisticMixture(mixture.logits, 0.5 * torch.tanh(mixture.means), log_scales, couplings, bins)
+    means, log_scales = 0.5 * torch.tanh(mixture.means), torch.full_like(mixture.log_scales, -3.0)
+    narrow = LogisticMixture(mixture.logits, means, log_scales, couplings, bins)
     torch.testing.assert_close(narrow.mean(), pmf(narrow) @ every_pixel(narrow), rtol=0, atol=1e-4)
 
 

@@ -209,8 +209,9 @@ class _Steps(Dataset[Batch | ManyfillError]):
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C reaches the whole process group; the training loop alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and a cluster's SIGTERM reach the whole process group; the training loop alone decides what they mean.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 

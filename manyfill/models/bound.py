@@ -20,11 +20,15 @@ Number = TypeVar("Number", float, Tensor)
 
 @dataclass(frozen=True)
 class Bound:
-    """One sample of the evidence lower bound: `pixels` (B,) minus `kl` (B, L); `dims` (B,) counts hole values."""
+    """One sample of the evidence lower bound: `pixels` (B,) minus `kl` (B, L); `dims` (B,) counts hole values.
+
+    `nested` (B, sizes - 1) holds the losses of the truncated hierarchies, see `nested_losses`.
+    """
 
     pixels: Tensor
     kl: Tensor
     dims: Tensor
+    nested: Tensor
 
     @property
     def total(self) -> Tensor:
@@ -35,6 +39,25 @@ class Bound:
 def level_kl(steps: Sequence[Step]) -> Tensor:
     """KL(q || p) of every level over the hole (B, L), analytic."""
     return torch.stack([_over_hole(kl(_posterior(step), step.prior), step.mask) for step in steps], 1)
+
+
+def nested_losses(pictures: dict[int, Tensor], steps: Sequence[Step], deviation: float = 0.06) -> Tensor:
+    """Negative bounds of the truncated hierarchies, in nats per value of their own size (B, sizes but the finest).
+
+    The levels down to size s are an HVAE of the picture pooled to s (`pictures`, by size), with a normal distribution
+    of fixed `deviation` around the canvas. In the full bound a coarse level's mistakes weigh next to nothing, since
+    finer levels can mend them for a few nats, so its prior learns slowly; here they count by the size they are made at.
+    """
+    kl_so_far = torch.zeros(len(steps[0].z), device=steps[0].z.device)
+    kl_by_level = level_kl(steps)
+    losses = []
+    for level, step in enumerate(steps):
+        size = step.z.shape[-1]
+        kl_so_far = kl_so_far + kl_by_level[:, level]
+        if level + 1 < len(steps) and steps[level + 1].z.shape[-1] != size:
+            error = _over_hole(((pictures[size] - step.canvas) / deviation) ** 2, step.mask) / 2
+            losses.append((error + kl_so_far) / (step.mask.flatten(1).sum(1) * step.canvas.shape[1]).clamp(min=1))
+    return torch.stack(losses, 1) if losses else kl_by_level[:, :0]
 
 
 def log_weight(pixels: Tensor, steps: Sequence[Step]) -> Tensor:

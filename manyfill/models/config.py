@@ -84,7 +84,7 @@ def parse(kind: type[BaseModel], values: dict[str, Any], where: str) -> Any:
         key = ".".join(str(part) for part in fault["loc"]) or kind.__name__
         if fault["type"] == "extra_forbidden":
             raise ConfigError(f"{where}: unknown key '{key}'; valid keys: {_keys_beside(kind, fault['loc'])}") from None
-        raise ConfigError(f"{where}: {key}: {fault['msg']}") from None
+        raise ConfigError(f"{where}: {key}: {fault['msg'].removeprefix('Value error, ')}") from None
 
 
 def _keys_beside(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:

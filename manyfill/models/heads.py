@@ -36,7 +36,7 @@ class MixtureHead(nn.Module):
         """The pixel distribution at the R hole pixels, and their indices (R,) among all B*H*W."""
         where = m.flatten().nonzero()[:, 0]
         rows = h.permute(0, 2, 3, 1).reshape(-1, h.shape[1]).index_select(0, where)
-        raw = self.project(self.active(rows)).float().view(len(where), -1, self.mixtures)
+        raw = self.project(self.active(rows)).float().view(len(where), sum(self.split), self.mixtures)
         base = canvas.permute(0, 2, 3, 1).reshape(-1, self.channels, 1).index_select(0, where)
         logits, means, log_scales, couplings = raw.split(self.split, 1)
         mixture = LogisticMixture(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manyfill.distributions import Gaussian
-from manyfill.models.bound import Bound, level_kl
+from manyfill.models.bound import Bound, level_kl, nested_losses
 from manyfill.models.config import ModelConfig
 from manyfill.models.features import FeatureExtractor
 from manyfill.models.heads import MixtureHead
@@ -25,7 +25,7 @@ class Known:
     x: Tensor
     m: Tensor
     evidence: Evidence
-    masks: dict[int, Tensor]
+    missing: dict[int, Tensor]
 
     def repeat(self, n: int) -> "Known":
         """Each picture n times in a row: B becomes B * n."""
@@ -34,7 +34,7 @@ class Known:
             return t.repeat_interleave(n, 0)
 
         evidence = Evidence(_each(self.evidence.features, many), _each(self.evidence.pictures, many))
-        return Known(many(self.x), many(self.m), evidence, _each(self.masks, many))
+        return Known(many(self.x), many(self.m), evidence, _each(self.missing, many))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class ConditionalHVAE(nn.Module):
         `guide` (B, C, S, S) counts where `guide_present` (B,) is 1; the posterior's noise comes from `generator`.
         """
         pixels, steps = self.infer(x, m, guide, guide_present, generator)
-        return Bound(pixels, level_kl(steps), m.flatten(1).sum(1) * self.config.channels)
+        dims = m.flatten(1).sum(1) * self.config.channels
+        return Bound(pixels, level_kl(steps), dims, nested_losses(self._pictures(x), steps))
 
     def infer(
         self,
@@ -97,7 +98,7 @@ class ConditionalHVAE(nn.Module):
             assert posterior is not None
             return posterior.sample(torch.randn(posterior.mean.shape, generator=generator, device=x.device))
 
-        h, canvas, steps = self.topdown(known, full, self._masks(m), from_posterior)
+        h, canvas, steps = self.topdown(known, full, self._missing(m), from_posterior)
         return self.head.log_prob(h, canvas, x, m), steps
 
     def encode_known(
@@ -106,7 +107,7 @@ class ConditionalHVAE(nn.Module):
         """What the known pixels tell, once per picture; x and m as in `forward`, hole pixels of x are not read."""
         x = x * (1 - m)
         features = self.features(x, m, *_guide(x, guide, guide_present))
-        return Known(x, m, Evidence(features, self._pictures(x)), self._masks(m))
+        return Known(x, m, Evidence(features, self._pictures(x)), self._missing(m))
 
     def fill(self, known: Known, noise: Sequence[torch.Generator], temperature: float = 1.0) -> Fills:
         """Draw len(noise) fills, the same number for each picture, each from a generator of its own."""
@@ -120,7 +121,7 @@ class ConditionalHVAE(nn.Module):
 
     def decode(self, known: Known, choose: Choose, noise: Sequence[torch.Generator]) -> Fills:
         """Traverse with `choose` and draw the pixels of every picture of `known`, one generator each."""
-        h, canvas, steps = self.topdown(known.evidence, None, known.masks, choose)
+        h, canvas, steps = self.topdown(known.evidence, None, known.missing, choose)
         x, mean = self.head.sample(h, canvas, known.x, known.m, noise)
         return Fills(x, mean, [step.z for step in steps])
 
@@ -128,9 +129,8 @@ class ConditionalHVAE(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         return {spec.size: F.adaptive_avg_pool2d(x, spec.size) for spec in self.config.levels}
 
-    def _masks(self, m: Tensor) -> dict[int, Tensor]:
-        # Max-pooled, so that no hole pixel goes without a latent above it.
-        return {spec.size: F.adaptive_max_pool2d(m, spec.size) for spec in self.config.levels}
+    def _missing(self, m: Tensor) -> dict[int, Tensor]:
+        return {spec.size: F.adaptive_avg_pool2d(m, spec.size) for spec in self.config.levels}
 
 
 def _each(maps: dict[int, Tensor], change: Callable[[Tensor], Tensor]) -> dict[int, Tensor]:

@@ -26,12 +26,14 @@ CODE_GAIN, SKETCH_GAIN = 4.0, 0.2
 
 @dataclass(frozen=True)
 class Step:
-    """What one level saw and chose; `mask` (B, 1, H, W) is 1 where its latents live."""
+    """What one level saw and chose; `mask` (B, 1, H, W) is 1 where its latents live, `canvas` (B, C, H, W) the picture
+    as drawn after it (all 0 without a canvas)."""
 
     prior: Gaussian
     posterior: Gaussian | None
     z: Tensor
     mask: Tensor
+    canvas: Tensor
 
 
 class Border(nn.Module):
@@ -133,24 +135,26 @@ class TopDown(nn.Module):
             self.blocks.append(LatentBlock(config, spec, widths[spec.size], gain))
 
     def forward(
-        self, known: Evidence, full: Evidence | None, masks: dict[int, Tensor], choose: Choose
+        self, known: Evidence, full: Evidence | None, missing: dict[int, Tensor], choose: Choose
     ) -> tuple[Tensor, Tensor, list[Step]]:
         """The final state (B, width, H, W), the canvas (B, C, H, W), and every level's step.
 
-        `known` and `full` tell of the blanked and the whole picture, `masks` of the hole.
+        `known` and `full` tell of the blanked and the whole picture, `missing` (B, 1, size, size) of the share of each
+        cell that lies in the hole. Latents live wherever that is not 0.
         """
-        batch = next(iter(masks.values())).shape[0]
+        batch = next(iter(missing.values())).shape[0]
         h, canvas = self.start.expand(batch, -1, -1, -1), self.start.new_zeros(batch, self.channels, 1, 1)
         size, steps = 0, []
         for level, (spec, latent) in enumerate(zip(self.specs, self.blocks, strict=True)):
             assert isinstance(latent, LatentBlock)
-            hole = masks[spec.size]
+            hole = (missing[spec.size] > 0).float()
             if spec.size != size:
                 h = self.ups[str(spec.size)](h) if size else h
                 size = spec.size
-                canvas = F.interpolate(canvas, size=size, mode="bilinear", align_corners=False)
                 if self.canvas:
-                    canvas = torch.where(hole > 0, canvas, known.pictures[size])
+                    # The known part of every cell is exact; the canvas so far stands for the missing part.
+                    coarser = F.interpolate(canvas.clamp(-1, 1), size=size, mode="bilinear", align_corners=False)
+                    canvas = known.pictures[size] + missing[size] * coarser
                 h = self.borders[str(size)](h, known.features[size], canvas)
                 if self.canvas:
                     # What the known side lets one expect is drawn before any latent codes the error that is left.
@@ -162,8 +166,8 @@ class TopDown(nn.Module):
             if full is not None:
                 posterior = latent.posterior(state, full.features[size], (full.pictures[size] - canvas) * hole, prior)
             z = choose(level, prior, posterior) * hole
-            steps.append(Step(prior, posterior, z, hole))
             h = latent.feed(h, z)
             if self.canvas:
                 canvas = canvas + latent.stroke(h, z) * hole
+            steps.append(Step(prior, posterior, z, hole, canvas))
         return h, canvas, steps

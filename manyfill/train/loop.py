@@ -1,32 +1,34 @@
 """The training loop: `run` goes from settings to a finished RUN directory, and on from wherever RUN stands."""
 
 import signal
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from types import FrameType
 
 import torch
 
-from manyfill.checkpoint import load_model, save_model
-from manyfill.data import Batch, Source, StreamConfig, TrainingSamples, batches, open_source
-from manyfill.device import autocast, best_device
-from manyfill.errors import ConfigError, ManyfillError, OutputError
-from manyfill.masks import MaskFolder
-from manyfill.models.bound import Bound, bits_per_dim
+from manyfill.checkpoint import save_model
+from manyfill.data import Batch, batches
+from manyfill.device import autocast, best_device, has_fast_bfloat16
+from manyfill.errors import ManyfillError
+from manyfill.files import make_folder, save_text
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rng import generator
-from manyfill.train.card import write_card
-from manyfill.train.held_out import split
+from manyfill.train.card import last_figures, write_card
+from manyfill.train.log import validations
 from manyfill.train.monitor import Monitor
-from manyfill.train.optim import Guard, averaged, learning_rate, optimizer
-from manyfill.train.settings import Settings, differences, load_saved
-from manyfill.train.state import RunState, checkpoints, load_newest
-from manyfill.train.validate import save_sheet, validation_bound
+from manyfill.train.optim import learning_rate
+from manyfill.train.settings import Settings
+from manyfill.train.setup import check_same_run, initial_state, sources, training_samples
+from manyfill.train.state import RunState, load_newest
+from manyfill.train.validate import save_sheet, validation_figures
 
 MOST_SETBACKS = 3
 STEPS_BETWEEN_LOGS = 20
+STEPS_OF_PACE = 50
 
 
 def run(settings: Settings, out: Path) -> None:
@@ -34,112 +36,164 @@ def run(settings: Settings, out: Path) -> None:
 
     The same call again goes on where it stopped; Ctrl-C or SIGTERM saves and returns. Raises ManyfillError.
     """
-    _prepare(settings, out)
+    check_same_run(settings, out)
     trainer = Trainer(settings, out)
+    make_folder(out)
+    save_text(out / "settings.json", settings.to_json())
     with trainer.monitor, _stop_on_signal(trainer):
         trainer.train()
 
 
 class Trainer:
+    """A run: its pictures, its state, and the way from one step to the next. Writes to `out` only from `train` on."""
+
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings, self.out, self.device = settings, out, best_device()
-        self.source, self.validation = _sources(settings)
-        self.samples = _samples(settings, self.source)
-        self.monitor = Monitor(out, [f"{i + 1} ({s.size}x{s.size})" for i, s in enumerate(settings.model.levels)])
-        self.state = _initial_state(settings, self.device)
-        for warning in load_newest(out, self.state):
-            self.monitor.note(f"warning: {warning}")
+        self.source, self.validation = sources(settings)
+        self.samples = training_samples(settings, self.source)
+        levels = [f"{i + 1} ({level.size}x{level.size})" for i, level in enumerate(settings.model.levels)]
+        self.monitor = Monitor(out, levels)
+        self.state = self.stored_state()
         self.stopping = False
         self.figures: dict[str, float] = {}
+        self.pace: deque[float] = deque(maxlen=STEPS_OF_PACE)  # seconds of the last steps
+        self.lapped = self.saved = self.validated = 0.0
+
+    def stored_state(self) -> RunState:
+        """The newest checkpoint's state, or the initial one where there is none."""
+        state = initial_state(self.settings, self.device)
+        for warning in load_newest(self.out, state):
+            self.monitor.note(f"warning: {warning}")
+        return state
 
     def train(self) -> None:
-        state, settings = self.state, self.settings.train
-        if state.step:
-            self.monitor.note(f"going on from step {state.step}")
+        """From where the run stands to its end, or to the step after which it is asked to stop."""
+        state = self.state
         if self.progress() >= 1:
             self.monitor.note(f"{self.out}: this run is finished; raise --steps or --minutes to go on")
             return
-        stream = self.stream()
-        saved = checked = state.elapsed
+        if state.step:
+            self.monitor.note(f"going on from step {state.step}")
+        if self.settings.train.precision == "bfloat16" and not has_fast_bfloat16(self.device):
+            self.monitor.note("note: bfloat16 is slow on this processor; train.precision=float32 is quicker")
+        self.monitor.start(state.step)
+        self.lapped, self.saved, self.validated = time.monotonic(), state.elapsed, state.elapsed
         while self.progress() < 1 and not self.stopping:
-            started = time.monotonic()
-            bound, norm = self.step(next(stream))
-            state.elapsed += time.monotonic() - started
-            self.report(bound, norm, time.monotonic() - started)
-            if state.guard.in_a_row >= settings.patience:
-                stream = self.go_back(stream)
-            if state.elapsed - checked > 60 * settings.validate_minutes:
-                checked = state.elapsed
-                self.validate()
-            if state.elapsed - saved > 60 * settings.checkpoint_minutes:
-                saved = state.elapsed
-                self.save()
-        stream.close()
-        if not self.stopping:
+            with closing(self.stream()) as stream:
+                self.follow(stream)
+            if self.diverging():
+                self.go_back()
+        if self.stopping:
+            self.monitor.note("stopping: saving the run; Ctrl-C again to stop without saving")
+        else:
             self.validate()
         self.save()
-        self.monitor.note(
-            f"{'stopped' if self.stopping else 'finished'} at step {state.step}; model in {self.out / 'model'}"
-        )
+        if self.monitor.skipped:
+            self.monitor.note(f"{len(self.monitor.skipped)} pictures left out: {self.monitor.report}")
+        end = "stopped" if self.stopping else "finished"
+        self.monitor.note(f"{end} at step {self.state.step}; model in {self.out / 'model'}")
 
-    def step(self, batch: Batch) -> tuple[Bound, float]:
-        """One update from one batch; returns the bound and the gradient's norm."""
+    def follow(self, stream: Iterator[Batch]) -> None:
+        """Step after step, validating and saving when it is time, until the run is over, stopped or diverging."""
+        settings, state = self.settings.train, self.state
+        for batch in stream:
+            norm = self.step(batch)
+            self.pace.append(self.lap())
+            self.report(norm)
+            if self.progress() >= 1 or self.stopping or self.diverging():
+                return
+            if self.due(self.validated, settings.validate_minutes, settings.validate_steps):
+                self.validate()
+            sound = not state.guard.in_a_row  # weights that break every step are not worth going back to
+            if sound and self.due(self.saved, settings.checkpoint_minutes, settings.checkpoint_steps):
+                self.save()
+
+    def step(self, batch: Batch) -> float:
+        """One update from one batch; returns the gradient's norm. A step that the guard refuses leaves no trace."""
         state, settings = self.state, self.settings.train
         self.monitor.skip(batch.skipped)
         batch = batch.to(self.device)
         noise = generator(self.settings.seed, "latents", state.step, device=self.device)
+        buffers = [buffer.clone() for buffer in state.model.buffers()]
         with autocast(self.device, settings.precision):
             bound = state.model(batch.x, batch.m, batch.guide, batch.guide_present, noise)
-        loss = -(bound.pixels - self.kl_weight() * bound.kl.sum(1)).sum() / bound.dims.sum()
+        loss = -(bound.pixels - self.kl_weight() * bound.kl.sum(1)).sum() / bound.dims.sum().clamp(min=1)
         state.optimizer.zero_grad()
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm))
-        if state.guard.accepts(norm):
+        if state.guard.accepts(norm, loss.item()):
             for group in state.optimizer.param_groups:
                 group["lr"] = state.rate * learning_rate(settings, state.step, self.progress())
             state.optimizer.step()
             state.ema.update_parameters(state.model)
+            state.tally.add(bound)
+        else:
+            # The forward pass has already put a bad batch into batch norm's running statistics.
+            for buffer, before in zip(state.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
         state.step += 1
-        return bound, norm
+        return norm
 
     def progress(self) -> float:
-        """The share of the run that is over, by steps or by training time."""
+        """The share of the run that is over, by steps or by time."""
         settings = self.settings.train
         if settings.steps is not None:
             return min(1.0, self.state.step / settings.steps)
         assert settings.minutes is not None
         return min(1.0, self.state.elapsed / (60 * settings.minutes))
 
+    def seconds_left(self) -> float:
+        settings = self.settings.train
+        if settings.steps is not None:
+            return (settings.steps - self.state.step) * sum(self.pace) / len(self.pace)
+        assert settings.minutes is not None
+        return max(0.0, 60 * settings.minutes - self.state.elapsed)
+
+    def lap(self) -> float:
+        """Seconds since the last call, which count as time of the run: all that it does, waiting for data included."""
+        now = time.monotonic()
+        seconds, self.lapped = now - self.lapped, now
+        self.state.elapsed += seconds
+        return seconds
+
+    def due(self, last: float, minutes: float, steps: int) -> bool:
+        """Whether what was `last` done at that time is to be done again."""
+        if self.settings.train.steps is not None:
+            return self.state.step % steps == 0
+        return self.state.elapsed - last >= 60 * minutes
+
     def kl_weight(self) -> float:
         span = self.settings.train.kl_warmup
         return min(1.0, self.progress() / span) if span > 0 else 1.0
 
-    def stream(self) -> Iterator[Batch]:
+    def stream(self) -> Generator[Batch, None, None]:
         settings = self.settings.train
-        return batches(self.samples, settings.batch_size, self.state.step, settings.workers)
+        yield from batches(self.samples, settings.batch_size, self.state.step, settings.workers)
 
-    def report(self, bound: Bound, norm: float, seconds: float) -> None:
-        state = self.state
-        if state.step % STEPS_BETWEEN_LOGS and self.progress() < 1:
-            return
-        rate = self.settings.train.batch_size / seconds
-        self.figures = training_figures(bound) | {
-            "gradient_norm": norm,
-            "pictures_per_second": rate,
-            "skipped_steps": state.guard.skipped,
-            "elapsed": state.elapsed,
-        }
-        self.monitor.record("train", state.step, self.figures)
-        done = self.progress()
-        self.monitor.show(state.step, done, state.elapsed * (1 - done) / max(done, 1e-9), self.figures)
+    def report(self, norm: float) -> None:
+        """Log the mean over the steps since the last line of the log, and refresh the display."""
+        state, progress = self.state, self.progress()
+        rate = self.settings.train.batch_size * len(self.pace) / max(sum(self.pace), 1e-9)
+        if state.step % STEPS_BETWEEN_LOGS == 0 or progress >= 1:
+            self.figures = state.tally.figures() | {
+                "gradient_norm": norm,
+                "pictures_per_second": rate,
+                "skipped_steps": state.guard.skipped,
+                "elapsed": state.elapsed,
+            }
+            state.tally.clear()
+            self.monitor.record("train", state.step, self.figures)
+        self.monitor.show(state.step, progress, rate, self.seconds_left(), self.figures)
 
     def validate(self) -> None:
         model = self.averaged_model()
-        figures = validation_bound(model, self.validation, self.settings, self.device)
+        figures, skipped = validation_figures(model, self.validation, self.settings, self.device)
+        self.monitor.skip(skipped)
+        grids = make_folder(self.out / "grids")
+        save_sheet(model, self.validation, self.settings, self.device, grids / f"step-{self.state.step:08d}.png")
+        self.lap()
+        self.validated = self.state.elapsed
         self.monitor.record("validation", self.state.step, figures | {"elapsed": self.state.elapsed})
-        path = self.out / "grids" / f"step-{self.state.step:08d}.png"
-        path.parent.mkdir(exist_ok=True)
-        save_sheet(model, self.validation, self.settings, self.device, path)
 
     def averaged_model(self) -> ConditionalHVAE:
         model = self.state.ema.module
@@ -147,97 +201,47 @@ class Trainer:
         return model.eval()
 
     def save(self) -> None:
-        self.state.save(self.out)
-        figures = {"steps": self.state.step, "training_seconds": round(self.state.elapsed)}
-        card = write_card(self.settings, self.state.step, self.state.elapsed, len(self.source), self.out / "log.jsonl")
+        """Write the model, then the checkpoint: whoever finds the checkpoint finds its model too."""
+        state, passes = self.state, validations(self.out / "log.jsonl")
+        card = write_card(self.settings, state.step, state.elapsed, len(self.source), passes)
+        figures = {"steps": state.step, "training_seconds": round(state.elapsed), **last_figures(passes)}
         save_model(self.out / "model", self.averaged_model(), card, figures)
+        state.save(self.out)
+        self.lap()
+        self.saved = state.elapsed
 
-    def go_back(self, stream: Iterator[Batch]) -> Iterator[Batch]:
-        """After too many bad steps in a row: to the last checkpoint, with half the learning rate."""
-        state = self.state
-        setbacks, rate, step = state.setbacks + 1, state.rate / 2, state.step
-        if setbacks > MOST_SETBACKS or not checkpoints(self.out):
+    def diverging(self) -> bool:
+        return self.state.guard.in_a_row >= self.settings.train.patience
+
+    def go_back(self) -> None:
+        """After too many broken steps in a row: to the last checkpoint, or the start, with half the learning rate."""
+        before = self.state
+        if before.setbacks == MOST_SETBACKS:
             raise ManyfillError(
-                f"{self.out}: training keeps diverging at step {step}; "
-                "start anew with a lower --set train.learning_rate=..."
+                f"{self.out}: training keeps diverging at step {before.step}; start anew in another --out with a lower "
+                "--set train.learning_rate=..."
             )
-        load_newest(self.out, state)
-        state.setbacks, state.rate, state.guard.in_a_row = setbacks, rate, 0
-        self.monitor.note(f"step {step}: diverged; back to step {state.step} at {rate:g} times the learning rate")
-        stream.close()
-        return self.stream()
-
-
-def training_figures(bound: Bound) -> dict[str, float]:
-    """Bits per hole value of a batch: the bound, its pixel term, and each level's KL."""
-    dims = float(bound.dims.sum())
-    kl = [bits_per_dim(float(value), dims) for value in bound.kl.detach().sum(0)]
-    pixels = bits_per_dim(-float(bound.pixels.detach().sum()), dims)
-    levels = {f"kl_{level + 1:02d}": value for level, value in enumerate(kl)}
-    return {"bits_per_dim": pixels + sum(kl), "pixel_bits": pixels, **levels}
-
-
-def _prepare(settings: Settings, out: Path) -> None:
-    """Make `out`, or check that the run in it has the same settings; only its length may change."""
-    path = out / "settings.json"
-    if path.exists():
-        changed = differences(load_saved(path), settings)
-        if changed:
-            raise ConfigError(f"--out {out}: holds a run with other settings ({changed}); choose another --out")
-    elif not settings.data.paths:
-        raise ConfigError("DATA: name at least one folder or tar file of pictures")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(settings.to_json())
-    except OSError as error:
-        raise OutputError(f"--out {out}: cannot be written ({error.strerror}); choose another place") from None
-
-
-def _sources(settings: Settings) -> tuple[Source, Source]:
-    source = open_source(*settings.data.paths)
-    if settings.data.validation:
-        return source, open_source(*settings.data.validation)
-    return split(source, settings.seed)
-
-
-def _samples(settings: Settings, source: Source) -> TrainingSamples:
-    data = settings.data
-    config = StreamConfig(
-        size=settings.model.size,
-        channels=settings.model.channels,
-        seed=settings.seed,
-        masks=data.masks,
-        guide_probability=data.guide_probability if settings.model.guide else 0.0,
-        augment=data.augment,
-        flip=data.flip,
-    )
-    folder = MaskFolder(Path(data.mask_path)) if data.mask_path else None
-    return TrainingSamples(source, config, folder, data.strict)
-
-
-def _initial_state(settings: Settings, device: torch.device) -> RunState:
-    if settings.init is not None:
-        model = load_model(settings.init).model.train()
-        if model.config != settings.model:
-            raise ConfigError(f"--init {settings.init}: its model.* settings cannot be changed; drop them from --set")
-    else:
-        with torch.random.fork_rng():
-            torch.default_generator.set_state(generator(settings.seed, "weights").get_state())
-            model = ConditionalHVAE(settings.model)
-    model = model.to(device)
-    ema = averaged(model, settings.train.ema_decay)
-    return RunState(model, ema, optimizer(model, settings.train), Guard(settings.train.skip_factor))
+        state = self.state = self.stored_state()
+        state.setbacks, state.rate, state.elapsed = before.setbacks + 1, before.rate / 2, before.elapsed
+        state.guard.in_a_row, state.guard.skipped = 0, before.guard.skipped
+        self.monitor.start(state.step)
+        self.monitor.note(
+            f"step {before.step}: diverged; back to step {state.step} at {state.rate:g} times the learning rate"
+        )
 
 
 @contextmanager
 def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C and a cluster's SIGTERM end the run after the step at hand; a second Ctrl-C ends it at once."""
+    """Let Ctrl-C and a cluster's SIGTERM end the run after the step at hand; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(*_: object) -> None:
+        # No printing here: the signal may have come in the middle of it.
         if trainer.stopping:
             raise KeyboardInterrupt
         trainer.stopping = True
-        trainer.monitor.note("stopping: saving the run; again to stop without saving")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,11 +1,14 @@
 """What a run tells: a live display, a JSONL log, TensorBoard scalars and a report of skipped pictures."""
 
 import json
+import math
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,85 +18,132 @@ from rich.text import Text
 
 from manyfill.data import Skipped
 from manyfill.errors import OutputError
+from manyfill.train.log import cut
 
-SECONDS_BETWEEN_LINES = 20.0
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+SECONDS_BETWEEN_FRAMES, SECONDS_BETWEEN_LINES = 1.0, 20.0
 
 
 class Monitor:
-    """Use as a context manager. Figures are per-dimension bits unless their name says otherwise."""
+    """Use as a context manager, and `start` it before recording; `levels` names the model's levels, coarse to fine."""
 
-    def __init__(self, run: Path, levels: list[str]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.console = Console(file=sys.stderr)
-        self.run, self.levels = run, levels
-        try:
-            self.log = (run / "log.jsonl").open("a")
-            self.board = SummaryWriter(str(run / "tensorboard"))
-        except OSError as error:
-            raise OutputError(f"{run}: cannot be written ({error.strerror}); choose another --out") from None
+    def __init__(self, run: Path, levels: Sequence[str], console: Console | None = None) -> None:
+        self.run, self.levels, self.report = run, levels, run / "skipped.tsv"
+        self.console = console or Console(file=sys.stderr)
         self.live = Live(console=self.console, transient=True, auto_refresh=False)
-        self.skipped: dict[str, str] = {}
+        self.skipped: set[str] = set()
+        self._log: TextIO | None = None
+        self._board: SummaryWriter | None = None
         self._validation: dict[str, float] = {}
-        self._last_line = -float("inf")
+        self._shown = -math.inf
 
     def __enter__(self) -> "Monitor":
+        return self
+
+    def start(self, step: int) -> None:
+        """Log from `step` on; what an abandoned course of the run logged after it is forgotten."""
+        from torch.utils.tensorboard import SummaryWriter  # takes a second, and only training wants it
+
+        self._close()
+        with self._writing():
+            cut(self.run / "log.jsonl", step)
+            self._log = (self.run / "log.jsonl").open("a")
+            self._board = SummaryWriter(str(self.run / "tensorboard"), purge_step=step + 1)
+            self.skipped = self._reported()
         if self.console.is_terminal:
             self.live.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.live.stop()
-        self.board.close()
-        self.log.close()
+        self._close()
 
     def note(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def skip(self, skipped: list[Skipped]) -> None:
+    def skip(self, skipped: Sequence[Skipped]) -> None:
         """Name a picture that could not be read, once, in RUN/skipped.tsv."""
         for name, reason in skipped:
-            if name not in self.skipped:
-                self.skipped[name] = reason
-                with (self.run / "skipped.tsv").open("a") as report:
-                    report.write(f"{name}\t{reason}\n")
+            if name in self.skipped:
+                continue
+            if not self.skipped:
+                self.note(f"leaving out pictures that cannot be read, such as {name}; all are in {self.report}")
+            self.skipped.add(name)
+            with self._writing(), self.report.open("a") as report:
+                report.write(f"{name}\t{' '.join(reason.split())}\n")
 
-    def record(self, kind: str, step: int, figures: dict[str, Any]) -> None:
-        """Log figures of `kind` ("train" or "validation") at `step`."""
-        self.log.write(json.dumps({"kind": kind, "step": step, **figures}) + "\n")
-        self.log.flush()
-        for name, value in figures.items():
-            self.board.add_scalar(f"{kind}/{name}", value, step)
+    def _reported(self) -> set[str]:
+        if not self.report.exists():
+            return set()
+        return {line.partition("\t")[0] for line in self.report.read_text().splitlines()}
+
+    def record(self, kind: str, step: int, figures: dict[str, float]) -> None:
+        """Log figures of `kind` ("train" or "validation") at `step`; one that is not finite becomes null."""
+        assert self._log is not None and self._board is not None, "start the monitor first"
+        finite: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        with self._writing():
+            self._log.write(json.dumps({"kind": kind, "step": step, **finite}) + "\n")
+            self._log.flush()
+            for name, value in finite.items():
+                if value is not None:
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
         if kind == "validation":
             self._validation = figures
             self.note(f"step {step}: validation {figures['bits_per_dim']:.4f} bits/dim")
 
-    def show(self, step: int, progress: float, remaining: float, figures: dict[str, Any]) -> None:
-        """Refresh the display, or print a line now and then where there is no terminal."""
-        if self.console.is_terminal:
-            self.live.update(self._panel(step, progress, remaining, figures), refresh=True)
-        elif time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            self.note(_line(step, progress, remaining, figures))
+    def show(self, step: int, progress: float, rate: float, seconds_left: float, figures: dict[str, float]) -> None:
+        """Refresh the display, or print a line now and then where there is no terminal; `rate` in pictures/s."""
+        pause = SECONDS_BETWEEN_FRAMES if self.console.is_terminal else SECONDS_BETWEEN_LINES
+        if time.monotonic() - self._shown < pause:
+            return
+        self._shown = time.monotonic()
+        line = _line(step, progress, rate, seconds_left, figures)
+        if not self.console.is_terminal:
+            self.note(line)
+        else:
+            bar = ProgressBar(1.0, progress, width=60)
+            self.live.update(Group(Text(line), bar, self._table(figures)), refresh=True)
 
-    def _panel(self, step: int, progress: float, remaining: float, figures: dict[str, Any]) -> Group:
-        table = Table(box=None, padding=(0, 1))
-        table.add_column("level")
+    def _table(self, figures: dict[str, float]) -> Table:
+        table = Table("level", box=None, padding=(0, 1))
         table.add_column("KL, bits/dim", justify="right")
         table.add_column("validation", justify="right")
         for index, level in enumerate(self.levels):
             name = f"kl_{index + 1:02d}"
-            held_out = f"{self._validation[name]:.4f}" if self._validation else ""
-            table.add_row(level, f"{figures[name]:.4f}", held_out)
-        return Group(Text(_line(step, progress, remaining, figures)), ProgressBar(1.0, progress, width=60), table)
+            table.add_row(level, *(f"{of[name]:.4f}" if name in of else "" for of in (figures, self._validation)))
+        return table
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(
+                f"--out {self.run}: cannot be written ({reason}); free space or choose another place"
+            ) from None
+
+    def _close(self) -> None:
+        # On a full disk closing fails as well; by then that has been reported.
+        for open_file in (self._log, self._board):
+            if open_file is not None:
+                with suppress(OSError):
+                    open_file.close()
+        self._log = self._board = None
 
 
-def _line(step: int, progress: float, remaining: float, figures: dict[str, Any]) -> str:
-    minutes, seconds = divmod(round(remaining), 60)
-    return (
-        f"step {step}  {progress:6.1%}  {figures['bits_per_dim']:.3f} bits/dim "
-        f"(pixels {figures['pixel_bits']:.3f})  {figures['pictures_per_second']:.0f} pictures/s  "
-        f"skipped steps {figures['skipped_steps']}  {minutes}:{seconds:02d} left"
-    )
+def _line(step: int, progress: float, rate: float, seconds_left: float, figures: dict[str, float]) -> str:
+    parts = [f"step {step}", f"{progress:.1%}"]
+    if figures:
+        parts.append(f"{figures['bits_per_dim']:.3f} bits/dim (pixels {figures['pixel_bits']:.3f})")
+        parts.append(f"{figures['skipped_steps']:.0f} steps skipped")
+    return "  ".join([*parts, f"{rate:.{0 if rate >= 10 else 1}f} pictures/s", f"{_clock(seconds_left)} left"])
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

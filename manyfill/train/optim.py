@@ -11,6 +11,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from manyfill.train.settings import TrainSettings
 
+HOPELESS = 1000.0
+"""A loss, in nats per hole value, that only a broken model has: 256 equally likely values cost 5.5."""
+
 
 def optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
     """AdamW; biases, norms and other vectors are not decayed."""
@@ -43,7 +46,12 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
 
 
 class Guard:
-    """Decides whether a step's gradient can be trusted, by its norm against the median of the last hundred."""
+    """Decides whether a step can be trusted, by its loss and by its gradient's norm against the recent median.
+
+    An outlier, `factor` times the median of the last hundred norms, is refused but joins them, so that a lasting
+    change of scale is accepted once it is the usual. A broken step, whose loss or gradient is not finite or whose loss
+    is HOPELESS, is never accepted: `in_a_row` counts them, and the loop goes back when there are too many.
+    """
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
@@ -51,18 +59,15 @@ class Guard:
         self.in_a_row = 0
         self.skipped = 0
 
-    def accepts(self, norm: float) -> bool:
-        """Whether to take the step; counts it either way. A norm merely large joins the history, so that a lasting
-        change of scale is accepted after a while; one that is not finite never does."""
-        usual = sorted(self.norms)[len(self.norms) // 2] if len(self.norms) >= 20 else math.inf
-        if math.isfinite(norm):
+    def accepts(self, norm: float, loss: float) -> bool:
+        """Whether to take the step with this gradient norm and loss (nats per hole value); counts it either way."""
+        broken = not (math.isfinite(norm) and loss < HOPELESS)
+        outlier = len(self.norms) >= 20 and norm > self.factor * sorted(self.norms)[len(self.norms) // 2]
+        if not broken:
             self.norms.append(norm)
-        if math.isfinite(norm) and norm <= self.factor * usual:
-            self.in_a_row = 0
-            return True
-        self.in_a_row += 1
-        self.skipped += 1
-        return False
+        self.in_a_row = self.in_a_row + 1 if broken else 0
+        self.skipped += broken or outlier
+        return not (broken or outlier)
 
     def state(self) -> dict[str, Any]:
         return {"norms": list(self.norms), "in_a_row": self.in_a_row, "skipped": self.skipped}

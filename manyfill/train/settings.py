@@ -1,21 +1,33 @@
-"""Everything a run depends on: presets, a TOML file and `--set` flags, in this order of precedence from weak to strong."""
+"""Everything a run depends on. From weak to strong: a preset's defaults, a TOML file, `--set`, the other flags."""
 
+import copy
 import json
+import reprlib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from manyfill.checkpoint import load_model
 from manyfill.data import DEFAULT_MASKS
 from manyfill.errors import ConfigError
 from manyfill.models.config import PRESETS, ModelConfig, Strict, parse
 
+DEFAULT_PRESET, DEFAULT_MINUTES = "base64", 30.0
 
-class TrainSettings(Strict):
-    """How to optimise. Either `steps` or `minutes` ends the run, and the schedule is fitted to it."""
+
+class Finite(Strict):
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class TrainSettings(Finite):
+    """How to optimise. Either `steps` or `minutes` ends the run, and the schedule is fitted to it.
+
+    Minutes are wall-clock minutes of the loop, validation and saving included, and add up over resumed runs; a last
+    validation pass follows. In a run counted in steps nothing depends on the time: it validates and saves by steps.
+    """
 
     steps: int | None = Field(None, ge=1)
     minutes: float | None = Field(None, gt=0)
@@ -23,15 +35,17 @@ class TrainSettings(Strict):
     learning_rate: float = Field(3e-3, gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = Field(200, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     weight_decay: float = Field(0.01, ge=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     skip_factor: float = Field(20.0, gt=1, description="skip a step whose gradient is so many times the usual norm")
-    patience: int = Field(20, ge=1, description="bad steps in a row before going back to the last checkpoint")
+    patience: int = Field(20, ge=1, description="broken steps in a row before going back to the last checkpoint")
     kl_warmup: float = Field(0.0, ge=0, le=1, description="share of the run over which the KL weight grows to 1")
     checkpoint_minutes: float = Field(5.0, gt=0)
+    checkpoint_steps: int = Field(1000, ge=1, description="instead of checkpoint_minutes in a run counted in steps")
     validate_minutes: float = Field(5.0, gt=0)
+    validate_steps: int = Field(1000, ge=1, description="instead of validate_minutes in a run counted in steps")
     validation_pictures: int = Field(256, ge=1)
     workers: int = Field(1, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -43,7 +57,7 @@ class TrainSettings(Strict):
         return self
 
 
-class DataSettings(Strict):
+class DataSettings(Finite):
     """What to learn from: `masks` weighs the kinds of holes, `mask_path` is a file or folder of the user's own."""
 
     paths: tuple[str, ...] = ()
@@ -61,7 +75,7 @@ class Settings(Strict):
     train: TrainSettings = TrainSettings()
     data: DataSettings = DataSettings()
     seed: int = 0
-    preset: str = "base64"
+    preset: str = DEFAULT_PRESET
     init: str | None = None
 
     def to_json(self) -> str:
@@ -72,43 +86,46 @@ def load(
     paths: Sequence[str],
     *,
     validation: Sequence[str] = (),
-    preset: str = "base64",
+    preset: str | None = None,
     init: str | None = None,
     config: Path | None = None,
     assignments: Sequence[str] = (),
     minutes: float | None = None,
     steps: int | None = None,
     masks: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     strict: bool = False,
 ) -> Settings:
-    """Settings from the command line's flags; ConfigError names the flag, file or key at fault."""
-    values: dict[str, Any] = {"model": _model(preset, init), "preset": preset, "seed": seed, "init": init}
-    values |= {"train": dict(TRAIN_DEFAULTS.get(preset, {})), "data": dict(DATA_DEFAULTS.get(preset, {}))}
-    if config is not None:
-        _merge(values, _read_toml(config))
-    for assignment in assignments:
-        key, separator, text = assignment.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {assignment}: write key=value, such as train.learning_rate=0.001")
-        _assign(values, key.strip(), _value(text.strip()))
-    flags: dict[str, Any] = {"data": {"paths": tuple(paths), "validation": tuple(validation)}}
-    if minutes is not None or steps is not None:
-        flags["train"] = {"minutes": minutes, "steps": steps}
-    if masks is not None:
-        flags["data"] |= {"mask_path": masks, "masks": {"folder": 1.0}}
-    if strict:
-        flags["data"]["strict"] = True
-    data = values["data"]
-    if masks is not None:
-        data.pop("masks", None)  # the user's own masks replace the mixture
-    _merge(values, flags)
-    settings: Settings = parse(Settings, values, "--set or --config" if assignments or config else "settings")
-    if settings.train.steps is None and settings.train.minutes is None:
-        return settings.model_copy(update={"train": settings.train.model_copy(update={"minutes": 30.0})})
+    """Settings from the command line's flags, None where not given; ConfigError names the flag, file or key at fault.
+
+    A recipe's table of masks replaces the preset's, and `masks` replaces both; `--set data.masks.brush=1` changes one
+    weight of what there is.
+    """
+    recipe = {} if config is None else _read_toml(config)
+    values = _defaults(preset or recipe.get("preset", DEFAULT_PRESET), init or recipe.get("init"))
+    if any(key.startswith("data.masks.") for key in _flat(recipe)):
+        values["data"]["masks"] = {}
+    flags = {
+        "preset": preset,
+        "init": init,
+        "seed": seed,
+        "train.minutes": minutes,
+        "train.steps": steps,
+        "data.paths": tuple(paths) or None,
+        "data.validation": tuple(validation) or None,
+        "data.mask_path": masks,
+        "data.masks": None if masks is None else {"folder": 1.0},
+        "data.strict": strict or None,
+    }
+    _overlay(values, _flat(recipe), f"--config {config}")
+    _overlay(values, _parsed(assignments), "--set")
+    _overlay(values, {key: value for key, value in flags.items() if value is not None}, "flags")
+    sources = [f"--config {config}"] * (config is not None) + ["--set"] * bool(assignments)
+    settings: Settings = parse(Settings, values, " or ".join(sources) or "settings")
     return settings
 
 
+# What a preset wants otherwise than the defaults above.
 TRAIN_DEFAULTS: dict[str, dict[str, Any]] = {
     # Tan (2017): Adam 1e-4 without a schedule, weight penalty 1e-3, gradients clipped to norm 1, batches of 64.
     "tan2017": {
@@ -123,21 +140,38 @@ TRAIN_DEFAULTS: dict[str, dict[str, Any]] = {
 DATA_DEFAULTS: dict[str, dict[str, Any]] = {"tan2017": {"masks": {"centre": 1.0}, "guide_probability": 0.0}}
 
 
-def _model(preset: str, init: str | None) -> dict[str, Any]:
-    if init is not None:
-        return load_model(init).model.config.model_dump()
-    if preset not in PRESETS:
+def _defaults(preset: str, init: str | None) -> dict[str, Any]:
+    if str(preset) not in PRESETS:
         raise ConfigError(f"--preset {preset}: no such preset; valid presets: {', '.join(PRESETS)}")
-    return PRESETS[preset].model_dump()
+    model = PRESETS[preset] if init is None else load_model(str(init)).model.config
+    return {
+        "model": model.model_dump(),
+        "train": {"minutes": DEFAULT_MINUTES, **TRAIN_DEFAULTS.get(preset, {})},
+        "data": {"masks": dict(DEFAULT_MASKS)} | copy.deepcopy(DATA_DEFAULTS.get(preset, {})),
+        "preset": preset,
+        "init": init,
+    }
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path}: is no valid TOML ({error}); mend the file") from None
+
+
+def _parsed(assignments: Sequence[str]) -> dict[str, Any]:
+    layer = {}
+    for assignment in assignments:
+        key, separator, text = (part.strip() for part in assignment.partition("="))
+        if not separator:
+            raise ConfigError(f"--set {assignment}: write key=value, such as train.learning_rate=0.001")
+        if key in ("preset", "init"):
+            raise ConfigError(f"--set {assignment}: give it as --{key} {text}")
+        layer[key] = _value(text)
+    return layer
 
 
 def _value(text: str) -> Any:
@@ -148,40 +182,47 @@ def _value(text: str) -> Any:
         return text
 
 
-def _assign(values: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        if not isinstance(values.setdefault(parent, {}), dict):
-            raise ConfigError(f"--set {key}: {parent} is no group of settings")
-        values = values[parent]
-    values[last] = value
-
-
-def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
-    for key, value in more.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            _merge(values[key], value)
-        else:
-            values[key] = value
+def _overlay(values: dict[str, Any], layer: dict[str, Any], where: str) -> None:
+    """Set nested `values` by dotted keys; steps replace the minutes of a weaker layer, and the other way round."""
+    if layer.keys() & {"train.steps", "train.minutes"}:
+        values["train"] = {k: v for k, v in values["train"].items() if k not in ("steps", "minutes")}
+    for key, value in layer.items():
+        if key in ("model", "train", "data"):
+            raise ConfigError(f"{where}: {key} is a group of settings; give them one by one, as {key}.name=value")
+        *parents, last = key.split(".")
+        group = values
+        for parent in parents:
+            group = group.setdefault(parent, {})
+            if not isinstance(group, dict):
+                raise ConfigError(f"{where}: {key}: {parent} is no group of settings")
+        group[last] = value
 
 
 def load_saved(path: Path) -> Settings:
     """The settings a run was started with."""
     try:
-        return parse(Settings, json.loads(path.read_text()), str(path))
+        settings: Settings = parse(Settings, json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); the run cannot go on, choose another --out") from None
+    return settings
+
+
+# What may change while a run goes on: its length, the rhythm of saving, and what has no say in the result.
+FREE = {
+    *("train.steps", "train.minutes", "train.workers", "data.strict"),
+    *("train.checkpoint_minutes", "train.checkpoint_steps", "train.validate_minutes", "train.validate_steps"),
+}
 
 
 def differences(old: Settings, new: Settings) -> str:
-    """What changed between two settings, besides the run's length and rhythm of saving; "" if nothing."""
-    free = {"train.steps", "train.minutes", "train.checkpoint_minutes", "train.validate_minutes", "train.workers"}
+    """What changed between two settings that would make it another run; "" if nothing did."""
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
-    changed = [key for key in sorted(before | after) if before.get(key) != after.get(key) and key not in free]
-    return ", ".join(f"{key}: {before.get(key)} -> {after.get(key)}" for key in changed)
+    changed = [key for key in sorted(before | after) if before.get(key) != after.get(key) and key not in FREE]
+    return ", ".join(f"{key}: {reprlib.repr(before.get(key))} -> {reprlib.repr(after.get(key))}" for key in changed)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

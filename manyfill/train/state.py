@@ -13,43 +13,67 @@ from manyfill.checkpoint import load_state, save_state
 from manyfill.errors import ModelError
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.train.optim import Guard
+from manyfill.train.tally import Tally
 
 
 @dataclass
 class RunState:
-    """All that changes during a run. `elapsed` is training time in seconds, `rate` scales the learning rate."""
+    """All that changes during a run.
+
+    `tally` is what the next line of the log has gathered so far, `elapsed` the seconds of training in all, with
+    validation and saving; `rate` scales the learning rate and is halved at each of the `setbacks`.
+    """
 
     model: ConditionalHVAE
     ema: AveragedModel
     optimizer: torch.optim.Optimizer
     guard: Guard
+    tally: Tally
     step: int = 0
     elapsed: float = 0.0
     rate: float = 1.0
     setbacks: int = 0
 
     def save(self, run: Path, keep: int = 2) -> None:
+        """Write RUN/checkpoints/step-N and drop what is out of date; OutputError, and nothing lost, if it cannot be."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in entry.items()}
-        save_state(run / "checkpoints" / f"step-{self.step:08d}", tensors, self._record())
-        for old in checkpoints(run)[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        tensors["tally"] = self.tally.sums
+        newest = run / "checkpoints" / f"step-{self.step:08d}"
+        save_state(newest, tensors, self._record())
+        # A later one was damaged and passed over: what it held is being trained anew.
+        kept = [directory for directory in checkpoints(run) if directory.name <= newest.name][-keep:]
+        for directory in checkpoints(run):
+            if directory not in kept:
+                shutil.rmtree(directory, ignore_errors=True)
 
     def load(self, directory: Path) -> None:
+        """Take over what `save` wrote; ModelError if it is damaged, and then nothing is changed."""
         tensors, record = load_state(directory)
         self.model.load_state_dict(_under(tensors, "model."))
         self.ema.load_state_dict(_under(tensors, "ema."))
+        self._load_moments(_under(tensors, "optimizer."))
+        self.tally.clear()
+        if "tally" in tensors:
+            self.tally.sums.copy_(tensors["tally"])
+        self.guard.restore(record["guard"])
+        self.step, self.elapsed = record["step"], record["elapsed"]
+        self.rate, self.setbacks = record["rate"], record["setbacks"]
+
+    def _load_moments(self, tensors: dict[str, Tensor]) -> None:
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under(tensors, "optimizer.").items():
+        for name, value in tensors.items():
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.guard.restore(record["guard"])
-        self.step, self.elapsed = record["step"], record["elapsed"]
-        self.rate, self.setbacks = record["rate"], record["setbacks"]
+        for parameter, entry in self.optimizer.state.items():
+            for key, value in entry.items():
+                if value.shape == parameter.shape:
+                    # The fused update walks memory, not indices: a moment must lie there as its parameter does.
+                    entry[key] = torch.empty_like(parameter).copy_(value)
 
     def _record(self) -> dict[str, Any]:
         return {
@@ -68,13 +92,14 @@ def checkpoints(run: Path) -> list[Path]:
 
 def load_newest(run: Path, state: RunState) -> list[str]:
     """Go on from the newest readable checkpoint, if any; returns a warning for each damaged one passed over."""
-    warnings = []
+    warnings: list[str] = []
     for directory in reversed(checkpoints(run)):
         try:
             state.load(directory)
             return warnings
         except ModelError as error:
-            warnings.append(f"{error}; trying the one before")
+            reason = str(error).partition(";")[0]
+            warnings.append(f"{reason}; going on from the checkpoint before")
     if warnings:
         raise ModelError(f"{run}: no checkpoint can be read; start a new run elsewhere, with --init {run}/model")
     return warnings

@@ -1,16 +1,18 @@
 """Validation while training: the bound on fixed pictures with fixed masks, and a sheet of fills to look at."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from manyfill.data import Batch, Source, fixed_batches
+from manyfill.data import Batch, Skipped, Source, fixed_batches
 from manyfill.device import autocast
 from manyfill.images import contact_sheet, save_png, to_pixels
-from manyfill.models.bound import bits_per_dim
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rng import generator
 from manyfill.train.settings import Settings
+from manyfill.train.tally import Tally
 
 PICTURES_AT_ONCE = 32
 SHEET_KINDS = ("centre", "brush")
@@ -18,47 +20,37 @@ SHEET_PICTURES, SHEET_FILLS = 4, 6
 
 
 @torch.inference_mode()
-def validation_bound(
+def validation_figures(
     model: ConditionalHVAE, source: Source, settings: Settings, device: torch.device
-) -> dict[str, float]:
-    """Bits per hole value of the bound, its pixel term and each level's KL, with centre holes and no guide."""
-    pixels, dims, kl = 0.0, 0.0, torch.zeros(len(model.config.levels), dtype=torch.float64)
-    batches = fixed_batches(
-        source,
-        model.config.size,
-        model.config.channels,
-        settings.seed,
-        "centre",
-        PICTURES_AT_ONCE,
-        limit=settings.train.validation_pictures,
-    )
-    for index, batch in enumerate(batches):
+) -> tuple[dict[str, float], list[Skipped]]:
+    """Bits per hole value (see `Tally.figures`) with centre holes and no guide, and the pictures left out."""
+    tally, skipped = Tally(len(model.config.levels), device), []
+    for index, batch in enumerate(validation_batches(source, settings, "centre", PICTURES_AT_ONCE)):
         batch = batch.to(device)
         noise = generator(settings.seed, "validation", index, device=device)
         with autocast(device, settings.train.precision):
-            bound = model(batch.x, batch.m, generator=noise)
-        pixels -= bound.pixels.double().sum().item()
-        kl += bound.kl.double().sum(0).cpu()
-        dims += bound.dims.double().sum().item()
-    figures = {
-        "bits_per_dim": bits_per_dim(pixels + kl.sum().item(), dims),
-        "pixel_bits": bits_per_dim(pixels, dims),
-    }
-    return figures | {f"kl_{level + 1:02d}": bits_per_dim(value.item(), dims) for level, value in enumerate(kl)}
+            tally.add(model(batch.x, batch.m, generator=noise))
+        skipped += batch.skipped
+    return tally.figures(), skipped
+
+
+def validation_batches(source: Source, settings: Settings, kind: str, size: int) -> Iterator[Batch]:
+    """The first `train.validation_pictures` in batches of `size`, always the same; DataError if none can be read."""
+    model, limit, strict = settings.model, settings.train.validation_pictures, settings.data.strict
+    return fixed_batches(source, model.size, model.channels, settings.seed, kind, size, limit, strict=strict)
 
 
 @torch.inference_mode()
 def save_sheet(model: ConditionalHVAE, source: Source, settings: Settings, device: torch.device, path: Path) -> None:
     """A row per picture: the truth, the hole, and fills."""
-    rows = []
+    rows: list[list[np.ndarray]] = []
     for kind in SHEET_KINDS:
-        size, channels = model.config.size, model.config.channels
-        batch = next(fixed_batches(source, size, channels, settings.seed, kind, SHEET_PICTURES, limit=SHEET_PICTURES))
+        batch = next(validation_batches(source, settings, kind, SHEET_PICTURES))
         rows += _rows(model, batch.to(device), settings)
     save_png(path, contact_sheet(rows, tile=2 * model.config.size))
 
 
-def _rows(model: ConditionalHVAE, batch: Batch, settings: Settings) -> list[list]:
+def _rows(model: ConditionalHVAE, batch: Batch, settings: Settings) -> list[list[np.ndarray]]:
     count = len(batch.x)
     noise = [generator(settings.seed, "sheet", i) for i in range(count * SHEET_FILLS)]
     with autocast(batch.x.device, settings.train.precision):
