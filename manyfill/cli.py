@@ -178,19 +178,19 @@ def demo(*, out: Path = Path("demo"), n: Count = 8, model: str = "default", seed
 
 @app.command
 def train(
-    data: list[str],
+    data: list[str] | None = None,
     /,
     *,
     out: Path,
     val: list[str] | None = None,
-    preset: str = "base64",
+    preset: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     config: Path | None = None,
     assignments: Assignments = None,
     init: str | None = None,
     masks: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     strict: bool = False,
 ) -> None:
     """Train on your own pictures; the same command again goes on where it stopped, Ctrl-C saves and ends.
@@ -204,9 +204,9 @@ def train(
     val
         Pictures held out to measure progress; a part of DATA if left out.
     preset
-        The model's make.
+        The model's make: base64 unless the TOML file names another.
     minutes
-        End after so many minutes of training; 30 if neither this nor --steps is given.
+        End after so many minutes, validation included; 30 if neither this nor --steps is given.
     steps
         End after so many steps.
     config
@@ -218,7 +218,7 @@ def train(
     masks
         A mask picture or a folder of them, instead of drawn masks.
     seed
-        Fixes everything drawn at random.
+        Fixes everything drawn at random; 0 if left out.
     strict
         Make an unreadable picture an error instead of leaving it out.
     """
@@ -226,7 +226,7 @@ def train(
     from manyfill.train.settings import load
 
     settings = load(
-        data,
+        data or (),
         validation=val or (),
         preset=preset,
         init=init,

@@ -129,7 +129,7 @@ class TopDown(nn.Module):
             if before is None or before.size != spec.size:
                 self.borders[str(spec.size)] = Border(config, spec.width, widths[spec.size])
                 if config.canvas:
-                    self.drafts[str(spec.size)] = conv(spec.width, config.channels, 1, gain=0.0)
+                    self.drafts[str(spec.size)] = conv(spec.width, config.channels, 5, gain=0.0)
                 if before is not None:
                     self.ups[str(spec.size)] = Upsample(config, before.width, spec.width, spec.size // before.size)
             self.blocks.append(LatentBlock(config, spec, widths[spec.size], gain))
@@ -151,10 +151,10 @@ class TopDown(nn.Module):
             if spec.size != size:
                 h = self.ups[str(spec.size)](h) if size else h
                 size = spec.size
+                canvas = F.interpolate(canvas.clamp(-1, 1), size=size, mode="bilinear", align_corners=False)
                 if self.canvas:
                     # The known part of every cell is exact; the canvas so far stands for the missing part.
-                    coarser = F.interpolate(canvas.clamp(-1, 1), size=size, mode="bilinear", align_corners=False)
-                    canvas = known.pictures[size] + missing[size] * coarser
+                    canvas = known.pictures[size] + missing[size] * canvas
                 h = self.borders[str(size)](h, known.features[size], canvas)
                 if self.canvas:
                     # What the known side lets one expect is drawn before any latent codes the error that is left.

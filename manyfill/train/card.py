@@ -70,7 +70,7 @@ def last_figures(passes: Sequence[Record]) -> dict[str, float]:
     """The last validation pass as figures to ship with a model: step, bits_per_dim, pixel_bits, KL of each level."""
     if not passes:
         return {}
-    figures = {name: value for name, value in passes[-1].items() if name not in ("kind", "step", "elapsed")}
+    figures = {name: value for name, value in passes[-1].items() if name.startswith(("bits_", "pixel_", "kl_"))}
     return {"validation_step": passes[-1]["step"], **figures}
 
 

@@ -9,12 +9,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from manyfill.checkpoint import save_model
 from manyfill.data import Batch, batches
 from manyfill.device import autocast, best_device, has_fast_bfloat16
 from manyfill.errors import ManyfillError
 from manyfill.files import make_folder, save_text
+from manyfill.models.bound import Bound
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rng import generator
 from manyfill.train.card import last_figures, write_card
@@ -54,6 +56,7 @@ class Trainer:
         levels = [f"{i + 1} ({level.size}x{level.size})" for i, level in enumerate(settings.model.levels)]
         self.monitor = Monitor(out, levels)
         self.state = self.stored_state()
+        self.nested_weight = settings.train.nested_weight if settings.model.canvas else 0.0
         self.stopping = False
         self.figures: dict[str, float] = {}
         self.pace: deque[float] = deque(maxlen=STEPS_OF_PACE)  # seconds of the last steps
@@ -117,7 +120,7 @@ class Trainer:
         buffers = [buffer.clone() for buffer in state.model.buffers()]
         with autocast(self.device, settings.precision):
             bound = state.model(batch.x, batch.m, batch.guide, batch.guide_present, noise)
-        loss = -(bound.pixels - self.kl_weight() * bound.kl.sum(1)).sum() / bound.dims.sum().clamp(min=1)
+        loss = objective(bound, self.kl_weight(), self.nested_weight)
         state.optimizer.zero_grad()
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm))
@@ -228,6 +231,12 @@ class Trainer:
         self.monitor.note(
             f"step {before.step}: diverged; back to step {state.step} at {state.rate:g} times the learning rate"
         )
+
+
+def objective(bound: Bound, kl_weight: float, nested_weight: float) -> Tensor:
+    """What a step makes smaller: nats per hole value, with the KL and the truncated hierarchies weighed."""
+    likelihood = (bound.pixels - kl_weight * bound.kl.sum(1)).sum() / bound.dims.sum().clamp(min=1)
+    return nested_weight * bound.nested.sum(1).mean() - likelihood
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from manyfill.train.settings import TrainSettings
 
-HOPELESS = 1000.0
-"""A loss, in nats per hole value, that only a broken model has: 256 equally likely values cost 5.5."""
+HOPELESS = 1e4
+"""A loss that only a broken model has: 256 equally likely values cost 5.5 nats each."""
 
 
 def optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
@@ -46,7 +46,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
 
 
 class Guard:
-    """Decides whether a step can be trusted, by its loss and by its gradient's norm against the recent median.
+    """Decides whether a step can be trusted, by its loss and its gradient's norm against the recent median.
 
     An outlier, `factor` times the median of the last hundred norms, is refused but joins them, so that a lasting
     change of scale is accepted once it is the usual. A broken step, whose loss or gradient is not finite or whose loss
@@ -60,7 +60,7 @@ class Guard:
         self.skipped = 0
 
     def accepts(self, norm: float, loss: float) -> bool:
-        """Whether to take the step with this gradient norm and loss (nats per hole value); counts it either way."""
+        """Whether to take the step with this gradient norm and loss; counts it either way."""
         broken = not (math.isfinite(norm) and loss < HOPELESS)
         outlier = len(self.norms) >= 20 and norm > self.factor * sorted(self.norms)[len(self.norms) // 2]
         if not broken:

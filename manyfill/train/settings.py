@@ -32,7 +32,7 @@ class TrainSettings(Finite):
     steps: int | None = Field(None, ge=1)
     minutes: float | None = Field(None, gt=0)
     batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(1.5e-3, gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = Field(200, ge=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
@@ -41,6 +41,7 @@ class TrainSettings(Finite):
     clip_norm: float = Field(1.0, gt=0)
     skip_factor: float = Field(20.0, gt=1, description="skip a step whose gradient is so many times the usual norm")
     patience: int = Field(20, ge=1, description="broken steps in a row before going back to the last checkpoint")
+    nested_weight: float = Field(0.3, ge=0, description="of the truncated hierarchies' losses; unused without a canvas")
     kl_warmup: float = Field(0.0, ge=0, le=1, description="share of the run over which the KL weight grows to 1")
     checkpoint_minutes: float = Field(5.0, gt=0)
     checkpoint_steps: int = Field(1000, ge=1, description="instead of checkpoint_minutes in a run counted in steps")
@@ -77,6 +78,12 @@ class Settings(Strict):
     seed: int = 0
     preset: str = DEFAULT_PRESET
     init: str | None = None
+
+    @model_validator(mode="after")
+    def _batches_suffice(self) -> "Settings":
+        if self.model.norm == "batch" and self.train.batch_size == 1:
+            raise ValueError("model.norm=batch needs a train.batch_size of 2 or more")
+        return self
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
@@ -135,6 +142,7 @@ TRAIN_DEFAULTS: dict[str, dict[str, Any]] = {
         "warmup_steps": 0,
         "betas": (0.9, 0.999),
         "weight_decay": 1e-3,
+        "nested_weight": 0.0,
     },
 }
 DATA_DEFAULTS: dict[str, dict[str, Any]] = {"tan2017": {"masks": {"centre": 1.0}, "guide_probability": 0.0}}
