@@ -194,7 +194,7 @@ def test_quality_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "argv", ["quality.py", str(tmp_path), *arguments])
     quality.main()
     record = json.loads((tmp_path / "out.json").read_text())
-    assert record["machine"].keys() >= {"date", "cpu", "torch", "threads"}
+    assert record["machine"].keys() >= {"date", "device", "torch", "threads"}
     assert record["model"] == "tiny32" and record["data"] == [tmp_path.name]
     half = record["masks"]["half"]
     assert half["pictures"] == 2 and set(half) == {"pictures", *METHODS, quality.OURS, "against"}

@@ -82,9 +82,9 @@ def _make(model: ModelConfig) -> str:
 
 def _training(settings: Settings, step: int, elapsed: float, pictures: int) -> list[str]:
     train, data = settings.train, settings.data
-    names = ", ".join(f"`{Path(path).name}`" for path in data.paths)
+    names = ", ".join(f"`{Path(path).resolve().name}`" for path in data.paths)
     holes = ", ".join(f"{kind} {weight:g}" for kind, weight in data.masks.items() if weight)
-    held_out = ", ".join(f"`{Path(path).name}`" for path in data.validation) or "a part of them held back"
+    held_out = ", ".join(f"`{Path(path).resolve().name}`" for path in data.validation) or "a part of them held back"
     device = f"one {torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"{platform.machine()} processor"
     return [
         f"Pictures: {pictures} from {names}; validation on {held_out}.",

@@ -145,6 +145,10 @@ class Trainer:
         assert settings.minutes is not None
         return min(1.0, self.state.elapsed / (60 * settings.minutes))
 
+    def rate(self) -> float:
+        """Pictures per second over the last steps, waiting for data included."""
+        return self.settings.train.batch_size * len(self.pace) / max(sum(self.pace), 1e-9)
+
     def seconds_left(self) -> float:
         settings = self.settings.train
         if settings.steps is not None:
@@ -176,17 +180,16 @@ class Trainer:
     def report(self, norm: float) -> None:
         """Log the mean over the steps since the last line of the log, and refresh the display."""
         state, progress = self.state, self.progress()
-        rate = self.settings.train.batch_size * len(self.pace) / max(sum(self.pace), 1e-9)
         if state.step % STEPS_BETWEEN_LOGS == 0 or progress >= 1:
             self.figures = state.tally.figures() | {
                 "gradient_norm": norm,
-                "pictures_per_second": rate,
+                "pictures_per_second": self.rate(),
                 "skipped_steps": state.guard.skipped,
                 "elapsed": state.elapsed,
             }
             state.tally.clear()
             self.monitor.record("train", state.step, self.figures)
-        self.monitor.show(state.step, progress, rate, self.seconds_left(), self.figures)
+        self.monitor.show(state.step, progress, self.rate(), self.seconds_left(), self.figures)
 
     def validate(self) -> None:
         model = self.averaged_model()
