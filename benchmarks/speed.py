@@ -153,7 +153,7 @@ def photograph(model: ConditionalHVAE) -> tuple[np.ndarray, np.ndarray]:
     """Pixels uint8 (S, S, C) at the model's size, and their centre hole bool (S, S)."""
     size = model.config.size
     pixels = with_channels(tile(OnePhotograph().pixels, size, None), model.config.channels)
-    return pixels, draw("centre", size, size, numpy_generator(0, "speed", device=DEVICE))
+    return pixels, draw("centre", size, size, numpy_generator(0, "speed"))
 
 
 def filling(model: ConditionalHVAE, pictures: int, fills: int) -> Task:

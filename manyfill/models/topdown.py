@@ -21,6 +21,7 @@ Choose = Callable[[int, Gaussian, Gaussian | None], Tensor]
 
 UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
 SMALLEST_STD = 1e-3
+LARGEST_MEAN, LARGEST_RAW = 8.0, 4.0
 CODE_GAIN, SKETCH_GAIN = 4.0, 0.2
 
 
@@ -85,7 +86,7 @@ class LatentBlock(nn.Module):
     def prior(self, state: Tensor) -> Gaussian:
         """From `state`, the convolved top-down state (B, hidden, H, W), which prior and posterior share."""
         mean, raw = self.prior_out(state).float().chunk(2, 1)
-        return Gaussian(mean, F.softplus(raw + UNIT) + SMALLEST_STD)
+        return Gaussian(_bounded(mean), _scale(raw))
 
     def posterior(self, state: Tensor, features: Tensor, error: Tensor, prior: Gaussian) -> Gaussian:
         """As an offset from the prior (Vahdat & Kautz 2020, section 3.2), or on its own."""
@@ -93,7 +94,7 @@ class LatentBlock(nn.Module):
         mean, raw = self.posterior_out(state + self.evidence(seen)).float().chunk(2, 1)
         if self.canvas:
             mean = mean + self.code(error).float()
-        scale = F.softplus(raw + UNIT) + SMALLEST_STD
+        mean, scale = _bounded(mean), _scale(raw)
         return Gaussian(prior.mean + mean, prior.std * scale) if self.residual else Gaussian(mean, scale)
 
     def feed(self, h: Tensor, z: Tensor) -> Tensor:
@@ -103,6 +104,17 @@ class LatentBlock(nn.Module):
     def stroke(self, h: Tensor, z: Tensor) -> Tensor:
         """What this level adds to the canvas, given the state after z."""
         return (self.paint(h) + self.sketch(z)).float()
+
+
+def _bounded(mean: Tensor) -> Tensor:
+    """Nearly the mean itself where it is small. Without a bound, each level can hand the next a larger state than it
+    got, and a rare picture sends the KL of the fine levels to 1e20."""
+    return LARGEST_MEAN * torch.tanh(mean / LARGEST_MEAN)
+
+
+def _scale(raw: Tensor) -> Tensor:
+    """A positive scale that is 1 where `raw` is 0."""
+    return F.softplus(raw.clamp(max=LARGEST_RAW) + UNIT) + SMALLEST_STD
 
 
 @dataclass(frozen=True)
