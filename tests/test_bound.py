@@ -47,7 +47,7 @@ class Level(LatentBlock):
     def __init__(self, hole: Tensor, shift: float, stretch: float) -> None:
         nn.Module.__init__(self)
         self.hole, self.shift, self.stretch = hole, shift, stretch
-        self.state = nn.Identity()
+        self.state = nn.Identity()  # type: ignore[assignment]
 
     def spoilt(self, mean: Tensor, precision: Tensor) -> Gaussian:
         std = precision.rsqrt().expand_as(mean)

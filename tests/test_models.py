@@ -4,7 +4,7 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -233,7 +233,8 @@ def test_priors_stay_blind_on_the_way_of_a_bound_while_posteriors_see(config: Mo
 
 def fixed_latents(model: ConditionalHVAE, x: Tensor, m: Tensor) -> tuple[list[Gaussian], list[Gaussian]]:
     """Priors and posteriors of `infer`, when its posterior draws are replaced by noise of their own."""
-    noise, walk = generator(0, "fixed"), model.topdown.forward
+    noise = generator(0, "fixed")
+    walk: Callable[..., Any] = model.topdown.forward
 
     def choose(_level: int, prior: Gaussian, _posterior: Gaussian | None) -> Tensor:
         return torch.randn(prior.mean.shape, generator=noise)
