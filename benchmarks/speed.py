@@ -88,9 +88,11 @@ def _seconds(task: Task, calls: int) -> float:
 
 def convolution(width: int, size: int, dtype: torch.dtype, backward: bool) -> Task:
     """A 3x3 convolution of a batch in channels_last, and the gradients of its input and weights."""
-    placed = {"device": DEVICE, "dtype": dtype, "memory_format": torch.channels_last}
-    x = torch.randn(BATCH, width, size, size).to(**placed).requires_grad_(backward)
-    weight = torch.randn(width, width, 3, 3).to(**placed).requires_grad_(backward)
+
+    def place(t: torch.Tensor) -> torch.Tensor:
+        return t.to(DEVICE, dtype, memory_format=torch.channels_last).requires_grad_(backward)
+
+    x, weight = place(torch.randn(BATCH, width, size, size)), place(torch.randn(width, width, 3, 3))
     gradient = torch.randn_like(x)
 
     def forward() -> torch.Tensor:

@@ -130,7 +130,7 @@ def _decode(source: BinaryIO | Image.Image, label: str, max_pixels: int) -> Pict
         raise PictureError(
             f"{label}: not a picture that can be read; save it as PNG (read are {', '.join(ALLOWED_FORMATS)})"
         ) from None
-    except Exception as error:  # noqa: BLE001  damaged bytes make decoders raise almost anything
+    except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(f"{label}: damaged or truncated ({reason}); use an intact copy") from None
     if halved and _NOTE_16_BIT not in more:
@@ -141,7 +141,7 @@ def _decode(source: BinaryIO | Image.Image, label: str, max_pixels: int) -> Pict
 def _upright(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     try:
         return ImageOps.exif_transpose(image), ()
-    except Exception:  # noqa: BLE001  a damaged EXIF block should not cost the decoded picture
+    except Exception:
         return image, ("damaged EXIF block ignored",)
 
 

@@ -196,7 +196,7 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
 
 class MaskFolder:
-    """The user's own masks: one file, or all picture files under a folder, sorted; raises DataError when there are none."""
+    """The user's own masks: one file, or all picture files under a folder, sorted; DataError if there are none."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():

@@ -95,7 +95,7 @@ def test_brush_and_scratch_thickness_grows_with_the_picture() -> None:
 
 
 def test_an_unknown_kind_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="'circle' does not exist.*centre.*half"):
+    with pytest.raises(ConfigError, match=r"'circle' does not exist.*centre.*half"):
         draw("circle", 8, 8, numpy_generator(0, "test"))
 
 

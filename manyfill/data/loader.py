@@ -195,7 +195,7 @@ def _sample(
 
 
 class _Steps(Dataset[Batch | ManyfillError]):
-    """Whole batches by step. Errors are handed over as values: a worker that raises buries the one line in a traceback."""
+    """Whole batches by step. Errors are values: a worker that raises buries its one line in a traceback."""
 
     def __init__(self, samples: TrainingSamples, batch_size: int):
         self.samples, self.batch_size = samples, batch_size
@@ -250,8 +250,8 @@ def fixed_batches(
 ) -> Iterator[Batch]:
     """The first `limit` pictures in order for validation: central crops, one kind of mask fixed by (seed, picture).
 
-    `guide` adds the clean guide of factor 2. The last batch may be smaller. Unreadable pictures are left out and noted in
-    `skipped`, or raise PictureError if `strict`; DataError if none can be read.
+    `guide` adds the clean guide of factor 2. The last batch may be smaller. Unreadable pictures are noted
+    in `skipped`, or raise PictureError if `strict`; DataError if none can be read.
     """
     ready: list[Sample] = []
     skipped: list[Skipped] = []

@@ -74,7 +74,7 @@ class ShardSource:
 
     def __getitem__(self, index: int) -> Example:
         entry, name = self._entries[index], self.name(index)
-        # The file is opened anew each time: nothing is shared between worker processes, and it costs far less than decoding.
+        # The file is opened anew each time: nothing is shared between worker processes, and decoding costs more.
         try:
             with self._path.open("rb") as file:
                 picture = _read(file, entry.picture)

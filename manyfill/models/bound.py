@@ -14,7 +14,6 @@ from torch import Tensor
 from manyfill.distributions import Gaussian, kl
 from manyfill.models.topdown import Step
 
-
 Number = TypeVar("Number", float, Tensor)
 
 
