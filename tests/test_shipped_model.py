@@ -1,0 +1,39 @@
+"""The default model as it is shipped: small enough, described, and better than a guess on photographs it never saw."""
+
+import numpy as np
+import pytest
+import skimage.data
+
+from manyfill import Filler
+from manyfill.checkpoint import DEFAULT_MODEL, load_model
+from manyfill.data.loader import tile
+from manyfill.masks import draw
+from manyfill.models.config import PRESETS
+from manyfill.rng import numpy_generator
+
+PHOTOGRAPHS = ("astronaut", "cat", "coffee", "rocket")
+
+
+def test_it_is_small_and_described() -> None:
+    assert (DEFAULT_MODEL / "model.safetensors").stat().st_size < 16e6
+    loaded = load_model()
+    assert loaded.model.config == PRESETS["base64"]
+    assert "Licence of the data" in loaded.card
+    assert loaded.figures["validation"]["bits_per_dim"] < 4.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["centre", "brush", "scratches"])
+def test_its_draws_beat_the_mean_colour_on_bundled_photographs(kind: str) -> None:
+    filler, crps, guess = Filler.from_pretrained(), [], []
+    for name in PHOTOGRAPHS:
+        pixels = tile(np.asarray(getattr(skimage.data, name)()), 64, None)
+        mask = draw(kind, 64, 64, numpy_generator(0, name))
+        completions = filler(pixels, mask, n=16, truth=pixels)
+        fills = np.stack(completions.images).astype(np.float64)[:, mask]
+        truth = pixels[mask].astype(np.float64)
+        apart = np.abs(fills[:, None] - fills[None]).sum((0, 1)) / (16 * 15)
+        crps.append((np.abs(fills - truth).mean(0) - apart / 2).mean())
+        guess.append(np.abs(pixels[~mask].mean(0) - truth).mean())
+        assert completions.bound is not None and completions.bound.bits_per_dim < 6
+    assert np.mean(crps) < 0.75 * np.mean(guess)
