@@ -174,20 +174,23 @@ def from_alpha(alpha: np.ndarray) -> np.ndarray:
     return alpha < 128
 
 
+def from_picture(pixels: np.ndarray) -> np.ndarray:
+    """Mask drawn as a picture: uint8 (H, W, 1 or 3) -> bool (H, W), luma over 127 = missing."""
+    return np.asarray(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("L")) > 127
+
+
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read a mask file as bool (H, W): luma over 127 = missing; transparency plays no part.
 
     `size` is the (H, W) that the mask must have. Raises PictureError for an unreadable file or another size.
     """
-    picture = open_picture(path)
-    pixels = picture.pixels
-    luma = pixels[..., 0] if pixels.shape[2] == 1 else np.asarray(Image.fromarray(pixels).convert("L"))
-    if size is not None and luma.shape != tuple(size):
-        is_size, must_be = (f"{width}x{height}" for height, width in (luma.shape, size))
+    mask = from_picture(open_picture(path).pixels)
+    if size is not None and mask.shape != tuple(size):
+        is_size, must_be = (f"{width}x{height}" for height, width in (mask.shape, size))
         raise PictureError(
             f"{path}: the mask is {is_size} but the picture is {must_be}; save the mask at the picture's size"
         )
-    return luma > 127
+    return mask
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from manyfill.crop import Box, paste, shrink, surround
 from manyfill.device import autocast, best_device
 from manyfill.errors import ConfigError, PictureError
 from manyfill.images import DEFAULT_MAX_PIXELS, Picture, open_picture, to_pixels, to_tensor
-from manyfill.masks import from_alpha
+from manyfill.masks import from_alpha, from_picture
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rng import generator, key
 
@@ -248,8 +248,7 @@ def _read_mask(source: PictureLike | None, picture: Picture, max_pixels: int) ->
     if isinstance(source, np.ndarray):
         hole = _array_mask(source)
     else:
-        pixels = _read_picture(source, "mask", max_pixels).pixels
-        hole = np.asarray(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("L")) > 127
+        hole = from_picture(_read_picture(source, "mask", max_pixels).pixels)
     if hole.shape != picture.pixels.shape[:2]:
         found, wanted = _size(hole), _size(picture.pixels)
         raise PictureError(f"{name}: the mask is {found} but the picture is {wanted}; save it at the picture's size")
