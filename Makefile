@@ -27,11 +27,9 @@ test: lint
 test-slow: venv
 	$(BIN)/pytest -m slow
 
-# DATA: folders or tar shards of pictures to measure the quality on.
-DATA ?=
+# Speed only: how good the fills are, `manyfill evaluate` measures.
 bench: venv
 	$(BIN)/python benchmarks/speed.py
-	$(if $(DATA),$(BIN)/python benchmarks/quality.py $(DATA),@echo "name pictures with DATA=... to measure quality as well")
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

@@ -68,12 +68,34 @@ def load_model(source: str | Path = "default") -> Loaded:
     return Loaded(model.eval(), str(source), card, figures)
 
 
+def save_temperatures(source: str, model: ConditionalHVAE) -> Path:
+    """Write the calibration of a loaded `model` back to where it came from; ModelError, OutputError."""
+    directory = _locate(source)
+    if source != "default" and not Path(source).is_dir():
+        raise ModelError(f"{source}: comes from the hub, where nothing can be stored; calibrate a copy in a directory")
+    stored = load_model(source)
+    stored.model.temperatures.copy_(model.temperatures)
+    figures = stored.figures | {"temperatures": [round(t, 4) for t in model.temperatures.tolist()]}
+    save_model(directory, stored.model, stored.card, figures)
+    return directory
+
+
+def looks_like_model(source: str) -> bool:
+    """Whether a word of a user's names a model rather than data: "default", a model directory or a hub id."""
+    path = Path(source)
+    return source == "default" or (path / "config.json").is_file() or (not path.exists() and _is_hub_id(source))
+
+
+def _is_hub_id(source: str) -> bool:
+    return source.count("/") == 1 and not source.startswith((".", "/", "~"))
+
+
 def _locate(source: str | Path) -> Path:
     if str(source) == "default":
         return DEFAULT_MODEL
     if Path(source).is_dir():
         return Path(source)
-    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
+    if isinstance(source, str) and _is_hub_id(source):
         return _download(source)
     raise ModelError(f"{source}: no such model; give a model directory, a hub id 'owner/name' or 'default'")
 

@@ -32,7 +32,7 @@ app = App(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command (default: the process's own arguments) and return the exit code; errors take one line."""
     try:
-        app(
+        code = app(
             None if arguments is None else list(arguments),
             exit_on_error=False,
             print_error=False,
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 @app.command
@@ -239,3 +239,86 @@ def train(
         strict=strict,
     )
     run(settings, out)
+
+
+@app.command
+def evaluate(
+    models_and_data: list[str],
+    /,
+    *,
+    out: Path,
+    masks: str | None = None,
+    mask_dir: Path | None = None,
+    samples: int = 39,
+    bound_samples: int = 64,
+    limit: int | None = None,
+    baselines: list[str] | None = None,
+    calibrate: bool = False,
+    training: list[str] | None = None,
+    show: list[str] | None = None,
+    lpips: Path | None = None,
+    inception: Path | None = None,
+    against: Path | None = None,
+    seed: int = 0,
+) -> int:
+    """Measure how good a model's fills are, and how far to trust them; several models are compared on the same holes.
+
+    Writes report.html (to read), report.json, plots and rows to OUT; the same command again goes on where it stopped.
+    Exit code 1 if a figure got worse than in the report of --against.
+
+    Parameters
+    ----------
+    models_and_data
+        Models ("default", directories, hub ids), then folders of pictures or tar shards.
+    out
+        Folder of the report.
+    masks
+        Kinds of holes, comma-separated: centre, boxes, brush, scratches, pixels, outpaint, half; all if left out.
+    mask_dir
+        Masks of your own, a file or a folder; instead of the drawn ones, or with --masks besides.
+    samples
+        Fills of each picture; 39 gives intervals of exactly 50, 80, 90 and 95 %.
+    bound_samples
+        Samples of the likelihood bound.
+    limit
+        Take the first so many pictures; all if left out.
+    baselines
+        opencv, biharmonic, mean, nearest, comma-separated, or 'cmd:PROGRAM {image} {mask} {out}'; may be repeated.
+    calibrate
+        Fit the model's temperatures on the last pictures of the data first, and store them with the model.
+    training
+        The pictures the model was trained on, to check that fills are no copies.
+    show
+        Pictures to draw in the report, instead of the best, median and worst of those evaluated.
+    lpips
+        Weights of the perceptual distance LPIPS, a safetensors file.
+    inception
+        Weights of the Inception network for FID and KID, a safetensors file.
+    against
+        An earlier report.json to compare with.
+    seed
+        The same seed draws the same holes and fills.
+    """
+    from manyfill.checkpoint import looks_like_model
+    from manyfill.evaluate.command import Options, evaluate
+    from manyfill.evaluate.run import DEFAULT_BASELINES
+
+    options = Options(
+        models=tuple(word for word in models_and_data if looks_like_model(word)),
+        data=tuple(Path(word) for word in models_and_data if not looks_like_model(word)),
+        out=out,
+        masks=masks,
+        mask_dir=mask_dir,
+        samples=samples,
+        bound_samples=bound_samples,
+        limit=limit,
+        baselines=tuple(baselines or DEFAULT_BASELINES),
+        calibrate=calibrate,
+        training=tuple(map(Path, training or ())),
+        show=tuple(map(Path, show or ())),
+        lpips=lpips,
+        inception=inception,
+        against=against,
+        seed=seed,
+    )
+    return evaluate(options, report=print)

@@ -22,15 +22,30 @@ SMALLEST_TILE, LARGEST_TILE, FEWEST_COLUMNS = 192, 320, 4
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The evidence lower bound on the true content of the hole, at the model's size: nats over `dims` values."""
+    """Bounds on the likelihood of the hole's true content, at the model's size, over `dims` values.
+
+    `nats` is the evidence lower bound, a mean over `samples` draws of the posterior, `kl` its divergence by level in
+    nats, coarsest first; `nats_k` is the tighter importance-weighted bound of the same draws.
+    """
 
     nats: float
+    nats_k: float
+    kl: tuple[float, ...]
     dims: int
+    samples: int
 
     @property
     def bits_per_dim(self) -> float:
-        """The bound as a code length: bits for each missing value."""
+        """The evidence lower bound as a code length: bits for each missing value."""
         return bits_per_dim(-self.nats, self.dims)
+
+    @property
+    def bits_per_dim_k(self) -> float:
+        """The importance-weighted bound as a code length: bits for each missing value."""
+        return bits_per_dim(-self.nats_k, self.dims)
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self) | {"bits_per_dim": self.bits_per_dim, "bits_per_dim_k": self.bits_per_dim_k}
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,6 @@ class Completions:
     def record(self) -> dict[str, Any]:
         """All that is not a picture, as values that JSON can hold."""
         height, width = self.mask.shape
-        bound = self.bound and {"nats": self.bound.nats, "bits_per_dim": self.bound.bits_per_dim}
         return {
             "model": self.model,
             "n": len(self.images),
@@ -82,7 +96,7 @@ class Completions:
             "size": {"height": height, "width": width},
             "hole_pixels": int(self.mask.sum()),
             "crop": self.crop and self.crop._asdict(),
-            "bound": bound,
+            "bound": self.bound and self.bound.record(),
             "largest_std": float(self.std.max()),
             "timings": asdict(self.timings),
             "notes": list(self.notes),

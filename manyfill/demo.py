@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from manyfill import html
 from manyfill.completions import Completions, hatched
 from manyfill.errors import ManyfillError
 from manyfill.files import make_folder, save_text
@@ -30,6 +31,9 @@ class Case:
     def folder(self) -> str:
         return f"{self.sample}-{self.size}-{self.kind}"
 
+
+ABOUT = """Model {model}, seed {seed}. Grey stripes are missing; the uncertainty map is bright where the fills differ
+most. Bits/dim is the bound on the missing pixels at the model's size. Photographs: scikit-image's bundled samples."""
 
 CASES = (
     Case("Coffee", "coffee", (0, 60, 400), 64, "centre"),
@@ -64,7 +68,8 @@ def build(out: Path, n: int, model: str, seed: int, report: Callable[[str], None
         report(f"{case.title}: {caption}")
         sections.append(_section(case, caption, completions))
     page = out / "index.html"
-    save_text(page, PAGE.format(style=STYLE, model=escape(filler.id), seed=seed, sections="\n".join(sections)))
+    about = ABOUT.format(model=escape(filler.id), seed=seed)
+    save_text(page, html.page("Many fills", f"<p>{about}</p>\n" + "\n".join(sections)))
     return page
 
 
@@ -93,43 +98,8 @@ def _section(case: Case, caption: str, completions: Completions) -> str:
     tiles = [("input", "input"), ("truth", "truth"), ("mean", "mean of the fills"), ("std", "uncertainty")]
     tiles += [(f"fill-{i:02d}", f"fill {i}") for i in range(len(completions.images))]
     figures = "\n".join(
-        f'<figure><img src="{case.folder}/{name}.png" alt="{escape(case.title)}: {label}" loading="lazy">'
-        f"<figcaption>{label}</figcaption></figure>"
-        for name, label in tiles
+        html.picture(f"{case.folder}/{name}.png", f"{case.title}: {label}", label) for name, label in tiles
     )
     notes = "".join(f"<p>{escape(note)}</p>" for note in completions.notes)
     heading = f'<h2>{escape(case.title)}</h2>\n<p>{escape(caption)} (<a href="{case.folder}/sheet.png">sheet</a>)</p>'
     return f'<section>\n{heading}\n{notes}<div class="tiles">\n{figures}\n</div>\n</section>'
-
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c22; --paper: #fbfaf8; --quiet: #6a6a75; --rim: #dcdad5; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e6e1; --paper: #17171b; --quiet: #9a98a3; --rim: #35353d; } }
-body { margin: 0 auto; max-width: 76rem; padding: 1.5rem; font: 1rem/1.5 system-ui, sans-serif;
-  color: var(--ink); background: var(--paper); }
-h1, h2 { margin: 0; line-height: 1.2; }
-section { margin-top: 2.5rem; }
-p, figcaption { margin: .25rem 0 .75rem; color: var(--quiet); }
-a { color: inherit; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: .75rem; }
-figure { margin: 0; }
-img { display: block; width: 100%; aspect-ratio: 1; image-rendering: pixelated; border: 1px solid var(--rim);
-  box-sizing: border-box; }
-figcaption { font-size: .85rem; }
-"""
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>manyfill: results</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>Many fills</h1>
-<p>Model {model}, seed {seed}. Grey stripes are missing; the uncertainty map is bright where the fills differ most.
-Bits/dim is the bound on the missing pixels at the model's size. Photographs: scikit-image's bundled samples.</p>
-{sections}
-</body>
-</html>
-"""

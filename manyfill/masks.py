@@ -217,9 +217,12 @@ class MaskFolder:
     def draw(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
         """One of the masks at random, randomly flipped and turned, as bool (height, width) with a missing pixel.
 
-        Raises PictureError when the chosen file is not a readable mask.
+        Raises PictureError when the chosen file is no readable mask, or has no hole.
         """
-        mask = read_mask(self.paths[rng.integers(len(self.paths))])
+        path = self.paths[rng.integers(len(self.paths))]
+        mask = read_mask(path)
+        if not mask.any():
+            raise PictureError(f"{path}: the mask is empty (all black); draw the hole in white or remove the file")
         mask = np.rot90(mask, int(rng.integers(4)))
         if rng.random() < 0.5:
             mask = mask[:, ::-1]

@@ -21,12 +21,13 @@ from manyfill.device import autocast, best_device
 from manyfill.errors import ConfigError, PictureError
 from manyfill.images import DEFAULT_MAX_PIXELS, Picture, open_picture, to_pixels, to_tensor
 from manyfill.masks import from_alpha, from_picture
-from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.bound import importance_bound, level_kl, log_weight
+from manyfill.models.hvae import ConditionalHVAE, Known
 from manyfill.rng import generator, key
 
 PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
-FILLS_AT_ONCE = 16
+AT_ONCE = 16  # fills, or samples of a bound: in portions, so that memory does not grow with their number
 BOUND_SAMPLES = 16
 EMPTY_NOTE = "the mask is empty (all black): nothing to fill, the picture is unchanged"
 TOO_FINE_NOTE = "the holes are too fine for the model's size: nothing known is left there, the fills ignore the picture"
@@ -57,21 +58,23 @@ class Filler:
         temperature: float = 1.0,
         truth: PictureLike | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        bound_samples: int = BOUND_SAMPLES,
     ) -> Completions:
         """Draw n fills of the picture; fill i is a function of (picture, mask, seed, i) and the temperature.
 
         Pictures are paths, PIL images, uint8 arrays (H, W), (H, W, 1) or (H, W, 3), or tensors (C, H, W) in [-1, 1];
         masks are paths or PIL images (luma over 127 = missing), or arrays or tensors (H, W) of bool, 0 and 1, or 0 to
-        255; None takes the picture's transparent pixels. `truth` is the whole picture, for the bound: a sample mean
-        over the posterior at the model's size. Hole pixels of `image` are never read. Raises PictureError and
-        ConfigError.
+        255; None takes the picture's transparent pixels. `truth` is the whole picture, for the bounds,
+        estimated with `bound_samples` draws of the posterior at the model's size. Hole pixels of `image` are never
+        read. Raises PictureError and ConfigError.
         """
         started = perf_counter()
         _check_settings(n, temperature)
+        assert bound_samples >= 1
         picture = _read_picture(image, "picture", max_pixels)
         hole = _read_mask(mask, picture, max_pixels)
         whole = None if truth is None else _read_truth(truth, picture, max_pixels)
-        task = _Task(picture, hole, whole, n, seed, temperature)
+        task = _Task(picture, hole, whole, n, seed, temperature, bound_samples)
         filled = self._fill(task) if hole.any() else _unchanged(task)
         return Completions(
             images=filled.images,
@@ -92,20 +95,33 @@ class Filler:
             temperature=temperature,
         )
 
+    @torch.inference_mode()
+    def condition(self, image: PictureLike, mask: PictureLike | None = None) -> Known:
+        """What the model is told of a picture with a hole, as in a call."""
+        picture = _read_picture(image, "picture", DEFAULT_MAX_PIXELS)
+        _, _, x, m = self._shown(picture, _read_mask(mask, picture, DEFAULT_MAX_PIXELS))
+        with autocast(self.device):
+            return self.model.encode_known(x, m)
+
+    def _shown(self, picture: Picture, hole: np.ndarray) -> tuple[Box, np.ndarray, Tensor, Tensor]:
+        """The square around the hole, the hole in it at the model's size (S, S), and both as tensors."""
+        size = self.model.config.size
+        if picture.pixels.shape[2] > self.model.config.channels:
+            raise PictureError(f"{picture.name}: is in colour but the model is grey; convert it or change --model")
+        box = surround(hole, size)
+        small, small_hole = shrink(box.cut(picture.pixels), box.cut(hole), size)
+        return box, small_hole, *self._tensors(small, small_hole)
+
     def _fill(self, task: "_Task") -> "_Filled":
         config, pixels, hole = self.model.config, task.picture.pixels, task.hole
-        if pixels.shape[2] > config.channels:
-            raise PictureError(f"{task.picture.name}: is in colour but the model is grey; convert it or change --model")
-        box = surround(hole, config.size)
-        small, small_hole = shrink(box.cut(pixels), box.cut(hole), config.size)
-        x, m = self._tensors(small, small_hole)
+        box, small_hole, x, m = self._shown(task.picture, hole)
         began = perf_counter()
         fills, mean, latents = self._draw(x, m, task)
         drawn = perf_counter()
         bound = None
         if task.whole is not None:
             whole, _ = shrink(box.cut(task.whole), np.zeros_like(box.cut(hole)), config.size)
-            bound = self._bound(torch.where(m > 0, self._tensors(whole, small_hole)[0], x), m, task.seed)
+            bound = self._bound(torch.where(m > 0, self._tensors(whole, small_hole)[0], x), m, task)
         seconds = {"draw": drawn - began, "bound": perf_counter() - drawn}
         return _Filled(
             images=[paste(pixels, hole, box, fill) for fill in fills],
@@ -130,9 +146,8 @@ class Filler:
         total = torch.zeros_like(x[0])
         with autocast(self.device):
             known = self.model.encode_known(x, m)
-            # In portions, so that memory does not grow with n.
-            for start in range(0, task.n, FILLS_AT_ONCE):
-                noise = [generator(task.seed, "fill", i) for i in range(start, min(start + FILLS_AT_ONCE, task.n))]
+            for start in range(0, task.n, AT_ONCE):
+                noise = [generator(task.seed, "fill", i) for i in range(start, min(start + AT_ONCE, task.n))]
                 fills = self.model.fill(known, noise, task.temperature)
                 pixels += [to_pixels(fill) for fill in fills.x]
                 latents.append([z.float().cpu() for z in fills.latents])
@@ -140,12 +155,25 @@ class Filler:
         return pixels, to_pixels(total / task.n), [torch.cat(level) for level in zip(*latents, strict=True)]
 
     @torch.inference_mode()
-    def _bound(self, x: Tensor, m: Tensor, seed: int) -> Likelihood:
-        # In float32: a figure to compare, evaluated once. The noise must be made where the model lives.
-        noise = torch.Generator(self.device).manual_seed(key(seed, "bound"))
-        repeated = (t.repeat(BOUND_SAMPLES, 1, 1, 1) for t in (x, m))
-        bound = self.model(*repeated, generator=noise)
-        return Likelihood(float(bound.total.mean()), int(bound.dims[0]))
+    def _bound(self, x: Tensor, m: Tensor, task: "_Task") -> Likelihood:
+        # The noise must be made where the model lives.
+        noise = torch.Generator(self.device).manual_seed(key(task.seed, "bound"))
+        pixels, kl, weights = [], [], []
+        with autocast(self.device):
+            seen = self.model.encode(x, m)
+            for start in range(0, task.bound_samples, AT_ONCE):
+                drawn, steps = self.model.infer(seen.repeat(min(AT_ONCE, task.bound_samples - start)), noise)
+                pixels.append(drawn)
+                kl.append(level_kl(steps))
+                weights.append(log_weight(drawn, steps))
+        levels = torch.cat(kl).double().mean(0)
+        return Likelihood(
+            nats=float(torch.cat(pixels).double().mean() - levels.sum()),
+            nats_k=float(importance_bound(torch.cat(weights).double())),
+            kl=tuple(levels.tolist()),
+            dims=int(m.sum()) * self.model.config.channels,
+            samples=task.bound_samples,
+        )
 
 
 @dataclass(frozen=True)
@@ -158,6 +186,7 @@ class _Task:
     n: int
     seed: int
     temperature: float
+    bound_samples: int
 
 
 @dataclass(frozen=True)

@@ -244,7 +244,7 @@ def fixed_latents(model: ConditionalHVAE, x: Tensor, m: Tensor) -> tuple[list[Ga
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.topdown, "forward", blind)
-        steps = model.infer(x, m)[1]
+        steps = model.infer(model.encode(x, m))[1]
     return [step.prior for step in steps], [step.posterior for step in steps if step.posterior is not None]
 
 
@@ -299,7 +299,7 @@ def test_nothing_known_is_plain_generation(config: ModelConfig) -> None:
 def test_latents_and_kl_live_only_where_the_hole_is(config: ModelConfig) -> None:
     model, x, m = shaken(config), pictures(config), holes(config, "centre", "brush")
     with torch.inference_mode():
-        steps = model.infer(x, m, generator=generator(0, "noise"))[1]
+        steps = model.infer(model.encode(x, m), generator(0, "noise"))[1]
         found = level_kl(steps)
     drawn = fill(model, x, m, noises(2)).latents
     for level, (step, z, spec) in enumerate(zip(steps, drawn, config.levels, strict=True)):

@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_bytes_and_fills_differ(filler: Filler) -> 
 
 def test_a_fill_does_not_depend_on_how_many_are_drawn(filler: Filler) -> None:
     picture, mask = noise_picture(32, 32), draw("centre", 32, 32, np.random.default_rng(0))
-    few, many = filler(picture, mask, n=2), filler(picture, mask, n=pipeline.FILLS_AT_ONCE + 2)
+    few, many = filler(picture, mask, n=2), filler(picture, mask, n=pipeline.AT_ONCE + 2)
     assert many.seeds[:2] == few.seeds
     for i in range(2):  # batches of another size may round otherwise
         gap = np.abs(few.images[i][mask].astype(int) - many.images[i][mask])
@@ -303,7 +303,7 @@ def test_mean_and_spread_are_what_they_say(filler: Filler) -> None:
 
 def test_the_mean_is_the_distributions_own(filler: Filler) -> None:
     picture, mask = noise_picture(SIZE, SIZE), draw("centre", SIZE, SIZE, np.random.default_rng(0))
-    n = pipeline.FILLS_AT_ONCE + 3
+    n = pipeline.AT_ONCE + 3
     with torch.no_grad(), autocast(filler.device):
         known = filler.model.encode_known(to_tensor(picture)[None], torch.from_numpy(mask).float()[None, None])
         mean = filler.model.fill(known, [generator(4, "fill", i) for i in range(n)]).mean.mean(0)

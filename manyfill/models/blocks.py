@@ -29,6 +29,11 @@ def conv(
     return layer
 
 
+def kernel_at(size: int, kernel: int = 3) -> int:
+    """The largest useful kernel on size x size maps: the outer weights of a larger one would only ever see padding."""
+    return min(kernel, 2 * size - 1)
+
+
 def norm(config: ModelConfig, width: int) -> nn.Module:
     if config.norm == "batch":
         return nn.BatchNorm2d(width)
@@ -44,26 +49,31 @@ def activation(config: ModelConfig) -> nn.Module:
 class ResidualBlock(nn.Module):
     """h + f(h), f two pre-activated 3x3 convolutions; `gain` scales the branch so that a deep stack starts tame."""
 
-    def __init__(self, config: ModelConfig, width: int, gain: float) -> None:
+    def __init__(self, config: ModelConfig, width: int, size: int, gain: float) -> None:
         super().__init__()
+        kernel = kernel_at(size)
         self.branch = nn.Sequential(
             norm(config, width),
             activation(config),
-            conv(width, width),
+            conv(width, width, kernel),
             norm(config, width),
             activation(config),
-            conv(width, width, gain=gain),
+            conv(width, width, kernel, gain=gain),
         )
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.branch(h)
 
 
-def block(config: ModelConfig, width: int, gain: float) -> nn.Module:
-    """The unit of depth: a residual block, or the 2017 project's plain convolution, norm, activation."""
+def blocks(config: ModelConfig, depth: int, width: int, size: int, gain: float) -> nn.Sequential:
+    """`depth` residual blocks on size x size maps, or the 2017 project's plain convolution, norm, activation."""
     if config.block == "residual":
-        return ResidualBlock(config, width, gain)
-    return nn.Sequential(conv(width, width), norm(config, width), activation(config))
+        return nn.Sequential(*(ResidualBlock(config, width, size, gain) for _ in range(depth)))
+    plain = (
+        nn.Sequential(conv(width, width, kernel_at(size)), norm(config, width), activation(config))
+        for _ in range(depth)
+    )
+    return nn.Sequential(*plain)
 
 
 class Downsample(nn.Module):

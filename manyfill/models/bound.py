@@ -4,7 +4,7 @@ Shapes: B pictures, L levels, K samples. All values in nats per picture.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -65,14 +65,9 @@ def log_weight(pixels: Tensor, steps: Sequence[Step]) -> Tensor:
     return pixels + torch.stack(terms).sum(0)
 
 
-def importance_bound(draw: Callable[[int], tuple[Tensor, Sequence[Step]]], samples: int) -> Tensor:
-    """The K-sample bound (B,) of Burda et al. (2016), equation 8: log of the mean of K = `samples` weights.
-
-    `draw(k)` makes the k-th posterior traversal, k = 0 .. K-1, and returns its pixel term (B,) and its steps.
-    """
-    assert samples >= 1
-    weights = torch.stack([log_weight(*draw(k)) for k in range(samples)])
-    return torch.logsumexp(weights, 0) - math.log(samples)
+def importance_bound(weights: Tensor) -> Tensor:
+    """The K-sample bound (B,) of Burda et al. (2016), equation 8, from the logarithms (K, B) of K samples' weights."""
+    return torch.logsumexp(weights, 0) - math.log(len(weights))
 
 
 def bits_per_dim(nats: Number, dims: Number) -> Number:

@@ -22,12 +22,13 @@ class StageSpec(Strict):
 
 
 class LevelSpec(Strict):
-    """One latent level of the top-down path: `latent` channels on `size` x `size` maps, then `depth` blocks."""
+    """One latent level: `lead` blocks, then `latent` channels on `size` x `size` maps, then `depth` blocks."""
 
     size: int = Field(ge=1)
     width: int = Field(ge=1)
     latent: int = Field(ge=1)
     depth: int = Field(1, ge=0)
+    lead: int = Field(0, ge=0)
 
 
 class ModelConfig(Strict):
@@ -101,11 +102,14 @@ def _stages(*rows: tuple[int, int, int]) -> tuple[StageSpec, ...]:
 
 
 def _levels(*rows: tuple[int, int, int, int, int]) -> tuple[LevelSpec, ...]:
-    """Rows of (how many levels, size, width, latent channels, blocks after each)."""
+    """Rows of (how many levels, size, width, latent channels, blocks before the first of them); one block after each.
+
+    The blocks before are what lets a prior join the known side's features of its size with what coarser levels drew.
+    """
     return tuple(
-        LevelSpec(size=size, width=width, latent=latent, depth=depth)
-        for count, size, width, latent, depth in rows
-        for _ in range(count)
+        LevelSpec(size=size, width=width, latent=latent, lead=0 if index else lead)
+        for count, size, width, latent, lead in rows
+        for index in range(count)
     )
 
 
@@ -113,31 +117,31 @@ PRESETS: dict[str, ModelConfig] = {
     "tiny32": ModelConfig(
         size=32,
         stages=_stages((32, 16, 1), (16, 24, 1), (8, 32, 1), (4, 32, 1), (1, 32, 1)),
-        levels=_levels((1, 1, 32, 8, 1), (1, 4, 32, 8, 1), (2, 8, 32, 8, 1), (1, 16, 24, 8, 1), (1, 32, 16, 4, 1)),
+        levels=_levels((1, 1, 32, 8, 0), (1, 4, 32, 8, 1), (2, 8, 32, 8, 1), (1, 16, 24, 8, 1), (1, 32, 16, 4, 0)),
     ),
     "base64": ModelConfig(
         size=64,
-        stages=_stages((64, 32, 0), (32, 48, 1), (16, 64, 1), (8, 96, 1), (4, 96, 1), (1, 96, 1)),
+        stages=_stages((64, 32, 0), (32, 48, 1), (16, 96, 2), (8, 112, 2), (4, 112, 1), (1, 112, 1)),
         levels=_levels(
-            (1, 1, 96, 16, 1),
-            (1, 4, 96, 16, 1),
-            (2, 8, 96, 16, 1),
-            (2, 16, 64, 12, 1),
+            (1, 1, 112, 16, 0),
+            (1, 4, 112, 16, 1),
+            (2, 8, 112, 16, 1),
+            (2, 16, 96, 12, 1),
             (2, 32, 48, 8, 1),
-            (1, 64, 32, 4, 1),
+            (1, 64, 32, 4, 0),
         ),
     ),
     "base128": ModelConfig(
         size=128,
-        stages=_stages((128, 32, 0), (64, 48, 1), (32, 64, 1), (16, 96, 1), (8, 128, 1), (4, 128, 1), (1, 128, 1)),
+        stages=_stages((128, 32, 0), (64, 48, 1), (32, 64, 1), (16, 96, 2), (8, 112, 2), (4, 112, 1), (1, 112, 1)),
         levels=_levels(
-            (1, 1, 128, 16, 1),
-            (1, 4, 128, 16, 1),
-            (2, 8, 128, 16, 1),
-            (2, 16, 96, 16, 1),
-            (2, 32, 64, 12, 1),
-            (2, 64, 48, 8, 1),
-            (2, 128, 32, 4, 1),
+            (1, 1, 112, 16, 0),
+            (1, 4, 112, 16, 1),
+            (2, 8, 112, 16, 1),
+            (2, 16, 96, 12, 1),
+            (2, 32, 64, 8, 1),
+            (2, 64, 48, 8, 0),
+            (1, 128, 32, 4, 0),
         ),
     ),
     # The 2017 project: 3x3 convolutions of 4 to 128 maps with 2x2 max-pooling, a dense top of 512, seven latent levels.
@@ -145,13 +149,13 @@ PRESETS: dict[str, ModelConfig] = {
         size=64,
         stages=_stages((64, 4, 1), (32, 8, 1), (16, 16, 1), (8, 32, 1), (4, 64, 1), (2, 128, 1), (1, 512, 1)),
         levels=_levels(
-            (1, 1, 512, 256, 1),
-            (1, 2, 128, 128, 1),
-            (1, 4, 64, 64, 1),
-            (1, 8, 32, 32, 1),
-            (1, 16, 16, 16, 1),
-            (1, 32, 8, 8, 1),
-            (1, 64, 4, 4, 1),
+            (1, 1, 512, 256, 0),
+            (1, 2, 128, 128, 0),
+            (1, 4, 64, 64, 0),
+            (1, 8, 32, 32, 0),
+            (1, 16, 16, 16, 0),
+            (1, 32, 8, 8, 0),
+            (1, 64, 4, 4, 0),
         ),
         norm="batch",
         activation="relu",

@@ -6,7 +6,7 @@ Shapes: B batch, C picture channels, H W size.
 import torch
 from torch import Tensor, nn
 
-from manyfill.models.blocks import Downsample, block, conv
+from manyfill.models.blocks import Downsample, blocks, conv
 from manyfill.models.config import ModelConfig
 
 Features = dict[int, Tensor]
@@ -23,7 +23,7 @@ class FeatureExtractor(nn.Module):
         gain = sum(stage.depth for stage in config.stages) ** -0.5
         self.stem = conv(channels, config.stages[0].width)
         self.stages = nn.ModuleList(
-            nn.Sequential(*(block(config, stage.width, gain) for _ in range(stage.depth))) for stage in config.stages
+            blocks(config, stage.depth, stage.width, stage.size, gain) for stage in config.stages
         )
         self.downs = nn.ModuleList(
             Downsample(config, fine.width, coarse.width, fine.size // coarse.size, coarse.size == 1)

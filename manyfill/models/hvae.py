@@ -3,8 +3,9 @@
 Shapes: B batch, C picture channels, S the model's size, L levels, Z latent channels, N fills.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from manyfill.distributions import Gaussian
 from manyfill.models.bound import Bound, level_kl, nested_losses
 from manyfill.models.config import ModelConfig
-from manyfill.models.features import FeatureExtractor
+from manyfill.models.features import FeatureExtractor, Features
 from manyfill.models.heads import MixtureHead
 from manyfill.models.topdown import Choose, Evidence, Step, TopDown
 
@@ -30,11 +31,23 @@ class Known:
     def repeat(self, n: int) -> "Known":
         """Each picture n times in a row: B becomes B * n."""
 
-        def many(t: Tensor) -> Tensor:
-            return t.repeat_interleave(n, 0)
+        many = partial(_repeated, n=n)
+        missing = {size: many(share) for size, share in self.missing.items()}
+        return Known(many(self.x), many(self.m), self.evidence.each(many), missing)
 
-        evidence = Evidence(_each(self.evidence.features, many), _each(self.evidence.pictures, many))
-        return Known(many(self.x), many(self.m), evidence, _each(self.missing, many))
+
+@dataclass(frozen=True)
+class Seen:
+    """Pictures x (B, C, S, S) seen whole: what their known part tells the prior, and all of them the posterior."""
+
+    x: Tensor
+    known: Known
+    full: Evidence
+
+    def repeat(self, n: int) -> "Seen":
+        """Each picture n times in a row: B becomes B * n."""
+        many = partial(_repeated, n=n)
+        return Seen(many(self.x), self.known.repeat(n), self.full.each(many))
 
 
 @dataclass(frozen=True)
@@ -49,12 +62,16 @@ class Fills:
 class ConditionalHVAE(nn.Module):
     """p(x_H, z | x_K, m, guide) and q(z | x, m, guide) of `docs/design.md`, section 2."""
 
+    temperatures: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.features = FeatureExtractor(config)
         self.topdown = TopDown(config)
         self.head = MixtureHead(config, config.levels[-1].width)
+        # Of each level, as calibration found it; saved with the weights it was found for.
+        self.register_buffer("temperatures", torch.ones(len(config.levels)))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -69,19 +86,12 @@ class ConditionalHVAE(nn.Module):
 
         `guide` (B, C, S, S) counts where `guide_present` (B,) is 1; the posterior's noise comes from `generator`.
         """
-        pixels, steps = self.infer(x, m, guide, guide_present, generator)
+        pixels, steps = self.infer(self.encode(x, m, guide, guide_present), generator)
         dims = m.flatten(1).sum(1) * self.config.channels
         return Bound(pixels, level_kl(steps), dims, nested_losses(self._pictures(x), steps))
 
-    def infer(
-        self,
-        x: Tensor,
-        m: Tensor,
-        guide: Tensor | None = None,
-        guide_present: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, list[Step]]:
-        """One traversal with the posterior: the pixel term (B,) in nats and every level's step; inputs as `forward`."""
+    def encode(self, x: Tensor, m: Tensor, guide: Tensor | None = None, guide_present: Tensor | None = None) -> Seen:
+        """What the known pixels and the whole pictures tell; x, m and the guide as in `forward`."""
         guide, guide_present = _guide(x, guide, guide_present)
         nothing_missing = torch.zeros_like(m)
         # One batched pass reads the blanked and the whole picture with the same parameters.
@@ -91,15 +101,20 @@ class ConditionalHVAE(nn.Module):
             torch.cat([guide, guide]),
             torch.cat([guide_present, guide_present]),
         )
-        known = Evidence(_each(both, lambda h: h[: len(x)]), self._pictures(x * (1 - m)))
-        full = Evidence(_each(both, lambda h: h[len(x) :]), self._pictures(x))
+        blanked, whole = ({size: h[part] for size, h in both.items()} for part in _halves(len(x)))
+        known = self._known(x * (1 - m), m, blanked)
+        return Seen(x, known, Evidence(whole, self._pictures(x)))
+
+    def infer(self, seen: Seen, generator: torch.Generator | None = None) -> tuple[Tensor, list[Step]]:
+        """One traversal with the posterior: the pixel term (B,) in nats and every level's step."""
 
         def from_posterior(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
             assert posterior is not None
-            return posterior.sample(torch.randn(posterior.mean.shape, generator=generator, device=x.device))
+            return posterior.sample(torch.randn(posterior.mean.shape, generator=generator, device=seen.x.device))
 
-        h, canvas, steps = self.topdown(known, full, self._missing(m), from_posterior)
-        return self.head.log_prob(h, canvas, x, m), steps
+        known = seen.known
+        h, canvas, steps = self.topdown(known.evidence, seen.full, known.missing, from_posterior)
+        return self.head.log_prob(h, canvas, seen.x, known.m), steps
 
     def encode_known(
         self, x: Tensor, m: Tensor, guide: Tensor | None = None, guide_present: Tensor | None = None
@@ -107,15 +122,19 @@ class ConditionalHVAE(nn.Module):
         """What the known pixels tell, once per picture; x and m as in `forward`, hole pixels of x are not read."""
         x = x * (1 - m)
         features = self.features(x, m, *_guide(x, guide, guide_present))
-        return Known(x, m, Evidence(features, self._pictures(x)), self._missing(m))
+        return self._known(x, m, features)
 
     def fill(self, known: Known, noise: Sequence[torch.Generator], temperature: float = 1.0) -> Fills:
-        """Draw len(noise) fills, the same number for each picture, each from a generator of its own."""
+        """Draw len(noise) fills, the same number for each picture, each from a generator of its own.
+
+        `temperature` scales the deviation of every latent, on top of the `temperatures` of the model's calibration.
+        """
         assert len(noise) % len(known.x) == 0, f"{len(noise)} fills cannot be shared by {len(known.x)} pictures"
         known = known.repeat(len(noise) // len(known.x))
+        scales = [temperature * own for own in self.temperatures.tolist()]
 
         def from_prior(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
-            return prior.sample(_normal(noise, prior.mean), temperature)
+            return prior.sample(_normal(noise, prior.mean), scales[level])
 
         return self.decode(known, from_prior, noise)
 
@@ -125,6 +144,9 @@ class ConditionalHVAE(nn.Module):
         x, mean = self.head.sample(h, canvas, known.x, known.m, noise)
         return Fills(x, mean, [step.z for step in steps])
 
+    def _known(self, x: Tensor, m: Tensor, features: Features) -> Known:
+        return Known(x, m, Evidence(self.topdown.recall(features), self._pictures(x)), self._missing(m))
+
     def _pictures(self, x: Tensor) -> dict[int, Tensor]:
         x = x.contiguous(memory_format=torch.channels_last)
         return {spec.size: F.adaptive_avg_pool2d(x, spec.size) for spec in self.config.levels}
@@ -133,8 +155,13 @@ class ConditionalHVAE(nn.Module):
         return {spec.size: F.adaptive_avg_pool2d(m, spec.size) for spec in self.config.levels}
 
 
-def _each(maps: dict[int, Tensor], change: Callable[[Tensor], Tensor]) -> dict[int, Tensor]:
-    return {size: change(h) for size, h in maps.items()}
+def _repeated(t: Tensor, n: int) -> Tensor:
+    # Of a single picture a view does: nothing is copied.
+    return t.expand(n, *t.shape[1:]) if len(t) == 1 else t.repeat_interleave(n, 0)
+
+
+def _halves(count: int) -> tuple[slice, slice]:
+    return slice(count), slice(count, None)
 
 
 def _guide(x: Tensor, guide: Tensor | None, present: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manyfill.distributions import Gaussian
-from manyfill.models.blocks import Upsample, activation, block, conv
+from manyfill.models.blocks import Upsample, activation, blocks, conv, kernel_at
 from manyfill.models.config import LevelSpec, ModelConfig
 from manyfill.models.features import Features
 
@@ -20,7 +20,9 @@ Choose = Callable[[int, Gaussian, Gaussian | None], Tensor]
 """`choose(level, prior, posterior) -> z` decides which latent the traversal goes on with; levels count from 0."""
 
 UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
-SMALLEST_STD = 1e-3
+# Finer than the picture's own noise is of no use, and a prior a thousandth wide makes one wrong guess cost a million
+# nats, whose gradient then wrecks the weights.
+SMALLEST_STD = 0.05
 LARGEST_MEAN, LARGEST_RAW = 8.0, 4.0
 CODE_GAIN, SKETCH_GAIN = 4.0, 0.2
 
@@ -38,20 +40,31 @@ class Step:
 
 
 class Border(nn.Module):
-    """Joins the known picture's features, and the canvas so far, to the top-down state on entering a resolution."""
+    """Joins the known picture's features, and the canvas so far, to the top-down state on entering a resolution.
+
+    One convolution of state, features and canvas, side by side; since it is linear, what the features add to it is
+    worked out once for all fills of a picture (`recall`).
+    """
 
     def __init__(self, config: ModelConfig, width: int, feature_width: int) -> None:
         super().__init__()
-        self.canvas, self.combine = config.canvas, config.border == "conv"
-        extra = feature_width + (config.channels if config.canvas else 0)
-        self.project = conv(width + extra, width, padding=0) if self.combine else conv(extra, width, 1, gain=0.7)
+        self.combine = config.border == "conv"
+        self.parts = [width if self.combine else 0, feature_width, config.channels if config.canvas else 0]
+        extra = sum(self.parts)
+        self.project = conv(extra, width, padding=0) if self.combine else conv(extra, width, 1, gain=0.7)
 
-    def forward(self, h: Tensor, features: Tensor, canvas: Tensor) -> Tensor:
-        seen = torch.cat([features, canvas.to(features.dtype)], 1) if self.canvas else features
-        if not self.combine:
-            return h + self.project(seen)
+    def recall(self, features: Tensor) -> Tensor:
+        """What the known picture's features (B, C, H, W) add to the state (B, width, H, W)."""
+        return self._convolved(features, 1, self.project.bias)
+
+    def forward(self, h: Tensor, recalled: Tensor, canvas: Tensor) -> Tensor:
+        h = (self._convolved(h, 0) if self.combine else h) + recalled
+        return h + self._convolved(canvas, 2) if self.parts[2] else h
+
+    def _convolved(self, h: Tensor, part: int, bias: Tensor | None = None) -> Tensor:
         # A valid convolution sees no zeros at the picture's edge: the edge is repeated instead.
-        return self.project(F.pad(torch.cat([h, seen], 1), (1, 1, 1, 1), mode="replicate"))
+        h = F.pad(h, (1, 1, 1, 1), mode="replicate") if self.combine else h
+        return F.conv2d(h, self.project.weight.split(self.parts, 1)[part], bias)
 
 
 class LatentBlock(nn.Module):
@@ -67,12 +80,14 @@ class LatentBlock(nn.Module):
         self.residual = config.posterior == "residual"
         hidden = max(spec.width // 2, spec.latent)
         extra = config.channels if config.canvas else 0
-        self.state = conv(spec.width, hidden)
-        self.evidence = conv(feature_width + extra, hidden)
+        kernel = kernel_at(spec.size)
+        self.prepare = blocks(config, spec.lead, spec.width, spec.size, gain)
+        self.state = conv(spec.width, hidden, kernel)
+        self.evidence = conv(feature_width + extra, hidden, kernel)
         self.prior_out = nn.Sequential(activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1))
         self.posterior_out = nn.Sequential(activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1))
         self.feed_back = conv(spec.latent, spec.width, 1, gain=gain)
-        self.refine = nn.Sequential(*(block(config, spec.width, gain) for _ in range(spec.depth)))
+        self.refine = blocks(config, spec.depth, spec.width, spec.size, gain)
         self.canvas = config.canvas
         if config.canvas:
             self.code = conv(config.channels, spec.latent, 1)
@@ -119,10 +134,17 @@ def _scale(raw: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a picture at every size: features, and the picture itself (B, C, size, size)."""
+    """What is told of a picture at every size (B, C, size, size): its features, and the picture itself.
+
+    The known side tells its features as `TopDown.recall` gives them, the full side as the extractor does.
+    """
 
     features: Features
     pictures: dict[int, Tensor]
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Evidence":
+        """The same with every tensor changed."""
+        return Evidence(*({size: change(t) for size, t in maps.items()} for maps in (self.features, self.pictures)))
 
 
 class TopDown(nn.Module):
@@ -132,7 +154,7 @@ class TopDown(nn.Module):
         super().__init__()
         self.specs, self.channels, self.canvas = config.levels, config.channels, config.canvas
         widths = {stage.size: stage.width for stage in config.stages}
-        gain = sum(level.depth for level in config.levels) ** -0.5
+        gain = sum(level.lead + level.depth for level in config.levels) ** -0.5
         first = config.levels[0]
         self.start = nn.Parameter(torch.zeros(1, first.width, first.size, first.size))
         self.ups, self.borders, self.blocks = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleList()
@@ -141,10 +163,14 @@ class TopDown(nn.Module):
             if before is None or before.size != spec.size:
                 self.borders[str(spec.size)] = Border(config, spec.width, widths[spec.size])
                 if config.canvas:
-                    self.drafts[str(spec.size)] = conv(spec.width, config.channels, 5, gain=0.0)
+                    self.drafts[str(spec.size)] = conv(spec.width, config.channels, kernel_at(spec.size, 5), gain=0.0)
                 if before is not None:
                     self.ups[str(spec.size)] = Upsample(config, before.width, spec.width, spec.size // before.size)
             self.blocks.append(LatentBlock(config, spec, widths[spec.size], gain))
+
+    def recall(self, features: Features) -> Features:
+        """What the known picture's features add to the state on entering each size: the same for all its fills."""
+        return {spec.size: self.borders[str(spec.size)].recall(features[spec.size]) for spec in self.specs}  # type: ignore[operator]
 
     def forward(
         self, known: Evidence, full: Evidence | None, missing: dict[int, Tensor], choose: Choose
@@ -167,11 +193,13 @@ class TopDown(nn.Module):
                 if self.canvas:
                     # The known part of every cell is exact; the canvas so far stands for the missing part.
                     canvas = known.pictures[size] + missing[size] * canvas
-                h = self.borders[str(size)](h, known.features[size], canvas)
+                h = latent.prepare(self.borders[str(size)](h, known.features[size], canvas))
                 if self.canvas:
                     # What the known side lets one expect is drawn before any latent codes the error that is left.
                     # The KL of that code is then what teaches the prior side to expect the right thing.
                     canvas = canvas + self.drafts[str(size)](h).float() * hole
+            else:
+                h = latent.prepare(h)
             state = latent.state(h)
             prior = latent.prior(state)
             posterior = None

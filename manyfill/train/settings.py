@@ -32,9 +32,9 @@ class TrainSettings(Finite):
     steps: int | None = Field(None, ge=1)
     minutes: float | None = Field(None, gt=0)
     batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(1.5e-3, gt=0)
+    learning_rate: float = Field(1.2e-3, gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_steps: int = Field(200, ge=0)
+    warmup_steps: int = Field(400, ge=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     weight_decay: float = Field(0.01, ge=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)

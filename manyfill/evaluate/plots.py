@@ -1,0 +1,138 @@
+"""The report's plots, drawn from its figures; each is the SVG of one matplotlib figure.
+
+Legend: `tables` maps a model's or baseline's name to its rows of figures by kind of hole, as in report.json.
+"""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manyfill.errors import OutputError
+from manyfill.evaluate.calibration import levels, nominal, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Tables = dict[str, dict[str, dict[str, Any]]]
+
+
+def draw_all(models: Tables, baselines: Tables, samples: int) -> dict[str, "Figure"]:
+    """Every plot by name."""
+    figures = {"crps": _scores(models | baselines)}
+    for name, kinds in models.items():
+        if levels(samples):
+            figures[f"coverage-{name}"] = _coverage(kinds, samples)
+        figures[f"ranks-{name}"] = _ranks(kinds)
+        figures[f"reliability-{name}"] = _reliability(kinds)
+        figures[f"levels-{name}"] = _levels(kinds)
+    return figures
+
+
+def svg(figure: "Figure") -> str:
+    """The figure as an <svg> element, the same for the same figure."""
+    import matplotlib
+
+    with io.StringIO() as file, matplotlib.rc_context({"svg.hashsalt": "manyfill", "svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+        text = file.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a PNG; raises OutputError."""
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or choose another --out") from None
+
+
+def _grid(count: int, height: float = 2.4) -> tuple["Figure", Iterator["Axes"]]:
+    """Small panels, four a row."""
+    from matplotlib.figure import Figure
+
+    columns = min(count, 4)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(2.4 * columns + 0.4, height * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    panels = list(axes)
+    for unused in panels[count:]:
+        unused.set_axis_off()
+    return figure, iter(panels)
+
+
+def _scores(tables: Tables) -> "Figure":
+    kinds = list(dict.fromkeys(kind for rows in tables.values() for kind in rows))
+    figure, panels = _grid(len(kinds))
+    for kind, panel in zip(kinds, panels, strict=False):
+        shown = [(name, rows[kind]["crps"]) for name, rows in tables.items() if kind in rows]
+        for place, (_, score) in enumerate(shown):
+            low, high = score["mean"] - score["low"], score["high"] - score["mean"]
+            panel.errorbar(score["mean"], place, xerr=[[low], [high]], fmt="o", markersize=4, color=f"C{place}")
+        panel.set_yticks(range(len(shown)), [name for name, _ in shown], fontsize=7)
+        panel.invert_yaxis()
+        panel.set_title(kind, fontsize=9)
+        panel.set_xlabel("CRPS, grey levels", fontsize=7)
+        panel.tick_params(axis="x", labelsize=7)
+    return figure
+
+
+def _coverage(kinds: dict[str, dict[str, Any]], samples: int) -> "Figure":
+    figure, panels = _grid(1, height=3.4)
+    panel = next(panels)
+    figure.set_size_inches(4.6, 3.6)
+    shown = levels(samples)
+    wanted = [nominal(level, samples) for level in shown]
+    panel.plot([0.4, 1], [0.4, 1], color="0.7", linewidth=1)
+    for kind, row in kinds.items():
+        found = [row["coverage"][percent(level)] for level in shown]
+        errors = [[f["mean"] - f["low"] for f in found], [f["high"] - f["mean"] for f in found]]
+        panel.errorbar(wanted, [f["mean"] for f in found], yerr=errors, marker="o", markersize=3, label=kind)
+    panel.set_xlabel("share that the interval should cover")
+    panel.set_ylabel("share of hole values it does")
+    panel.legend(fontsize=7)
+    return figure
+
+
+def _ranks(kinds: dict[str, dict[str, Any]]) -> "Figure":
+    figure, panels = _grid(len(kinds), height=1.8)
+    for (kind, row), panel in zip(kinds.items(), panels, strict=False):
+        counts = row["ranks"]
+        even = sum(counts) / len(counts)
+        panel.bar(range(len(counts)), [count / even for count in counts], width=1.0)
+        panel.axhline(1, color="0.3", linewidth=0.8)
+        panel.set_title(kind, fontsize=9)
+        panel.tick_params(labelsize=7)
+        panel.set_xlabel("fills below the truth", fontsize=7)
+    return figure
+
+
+def _reliability(kinds: dict[str, dict[str, Any]]) -> "Figure":
+    figure, panels = _grid(1, height=3.4)
+    panel = next(panels)
+    figure.set_size_inches(4.6, 3.6)
+    largest = 1.0
+    for kind, row in kinds.items():
+        claimed, error = ([each[key] for each in row["reliability"]] for key in ("claimed", "error"))
+        largest = max(largest, *claimed, *error)
+        panel.plot(claimed, error, marker="o", markersize=3, label=kind)
+    panel.plot([0, largest], [0, largest], color="0.7", linewidth=1)
+    panel.set_xlabel("claimed standard deviation, grey levels")
+    panel.set_ylabel("root mean squared error")
+    panel.legend(fontsize=7)
+    return figure
+
+
+def _levels(kinds: dict[str, dict[str, Any]]) -> "Figure":
+    figure, panels = _grid(2, height=2.8)
+    figure.set_size_inches(8.4, 3.0)
+    for key, label in (("kl_bits_per_dim", "KL, bits per hole value"), ("spread", "spread of the level, grey levels")):
+        panel = next(panels)
+        for kind, row in kinds.items():
+            levels = [level["mean"] for level in row.get(key, ())]
+            panel.plot(range(1, len(levels) + 1), levels, marker="o", markersize=3, label=kind)
+        panel.set_xlabel("latent level, coarse to fine")
+        panel.set_ylabel(label)
+    panel.legend(fontsize=7)
+    return figure

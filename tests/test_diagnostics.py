@@ -1,0 +1,73 @@
+import math
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from manyfill.diagnostics import Neighbours, prior_misfit, spread
+from manyfill.distributions import Gaussian
+from manyfill.rng import generator
+
+
+class Toy:
+    """Pictures that are the sum of their levels' latents; outside the hole a thousand times that."""
+
+    stds = (0.1, 0.0, 0.02)
+
+    def __init__(self, hole: torch.Tensor) -> None:
+        self.config = SimpleNamespace(levels=self.stds)
+        self.gain = torch.where(hole > 0, 1.0, 1000.0)
+
+    def decode(self, known: Any, choose: Any, noise: list[torch.Generator]) -> Any:
+        shape = (len(noise), 1, *self.gain.shape)
+        priors = [Gaussian(torch.full(shape, 0.2), torch.full(shape, std)) for std in self.stds]
+        total = torch.stack([choose(level, prior, None) for level, prior in enumerate(priors)]).sum(0)
+        return SimpleNamespace(mean=torch.where(self.gain > 1, 0.0, total))
+
+
+def test_spread_is_each_level_s_own_deviation_within_the_hole() -> None:
+    hole = torch.zeros(64, 64)
+    hole[16:48, 16:48] = 1
+    known = SimpleNamespace(x=torch.zeros(2, 1, 64, 64), m=hole.expand(2, 1, 64, 64), repeat=lambda n: None)
+    moved = spread(cast(Any, Toy(hole)), cast(Any, known), draws=8, seed=0)
+    assert moved.shape == (3, 2)
+    for level, std in enumerate(Toy.stds):
+        assert moved[level].tolist() == pytest.approx([std * 127.5] * 2, rel=0.03, abs=1e-9)
+
+
+def test_misfit_is_the_factor_that_the_prior_s_deviation_lacks() -> None:
+    """Posteriors whose draws are normal about the prior mean, 1.5 and 0.8 times as wide as the prior says."""
+    factors = (1.5, 0.8)
+    config = SimpleNamespace(levels=factors)
+
+    def infer(seen: Any, noise: torch.Generator) -> Any:
+        steps = []
+        for factor in factors:
+            prior = Gaussian(
+                torch.randn(4, 3, 40, 40, generator=noise), torch.rand(4, 3, 40, 40, generator=noise) + 0.1
+            )
+            part = 0.6  # of the variance is the posterior's own, the rest how its mean scatters
+            scatter = torch.randn(prior.mean.shape, generator=noise) * math.sqrt(1 - part)
+            posterior = Gaussian(prior.mean + factor * prior.std * scatter, factor * prior.std * math.sqrt(part))
+            mask = (torch.rand(4, 1, 40, 40, generator=noise) > 0.5).float()
+            spoilt = Gaussian(torch.where(mask > 0, posterior.mean, 1e6), posterior.std)
+            steps.append(SimpleNamespace(prior=prior, posterior=spoilt, mask=mask))
+        return None, steps
+
+    model = SimpleNamespace(config=config, infer=infer)
+    pictures = [SimpleNamespace(x=torch.zeros(1))] * 3
+    assert prior_misfit(cast(Any, model), cast(Any, pictures), 0).tolist() == pytest.approx(factors, rel=0.02)
+
+
+@pytest.mark.parametrize("portion", [1, 7, 50])
+def test_neighbours_are_those_of_all_rows_at_once(portion: int) -> None:
+    noise = generator(0, "rows")
+    rows, queries = torch.randn(50, 6, generator=noise), torch.randn(4, 6, generator=noise)
+    found = Neighbours(queries, keep=3)
+    for part in rows.split(portion):
+        found.add(part)
+    distances = (queries[:, None] - rows).square().mean(2)
+    exact, order = distances.sort(1)
+    torch.testing.assert_close(found.distances, exact[:, :3], rtol=1e-4, atol=1e-5)
+    assert torch.equal(found.indices, order[:, :3])
