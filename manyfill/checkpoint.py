@@ -93,6 +93,7 @@ def _is_hub_id(source: str) -> bool:
 def _locate(source: str | Path) -> Path:
     if str(source) == "default":
         return DEFAULT_MODEL
+    _recover(Path(source))
     if Path(source).is_dir():
         return Path(source)
     if isinstance(source, str) and _is_hub_id(source):
@@ -165,6 +166,14 @@ def _replace(new: Path, directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _recover(directory: Path) -> None:
+    """Put back what `_replace` had moved away when the process was killed before the new one stood in its place."""
+    if directory.name and not directory.exists():
+        for old in sorted(directory.parent.glob(f".{directory.name}.*.old")):
+            old.rename(directory)
+            return
 
 
 def read_directory(directory: Path, mend: str) -> dict[str, bytes]:

@@ -5,7 +5,6 @@ Legend: H height, W width, C channels (1 grey, 3 RGB). Pixels are numpy uint8 (H
 
 import io
 import os
-import secrets
 import threading
 import warnings
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from manyfill.errors import ManyfillError, OutputError, PictureError
+from manyfill.errors import ManyfillError, PictureError
+from manyfill.files import save_bytes
 
 ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 DEFAULT_MAX_PIXELS = 40_000_000
@@ -207,22 +207,7 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
     """
     encoded = io.BytesIO()
     _to_pil(pixels).save(encoded, "PNG")
-    aside = path.parent / f".manyfill-{secrets.token_hex(8)}.part"
-    try:
-        try:
-            with aside.open("xb") as stream:
-                stream.write(encoded.getbuffer())
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(aside, path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(
-            f"{path}: cannot be written ({reason}); choose an existing, writable folder with free space"
-        ) from None
+    save_bytes(path, encoded.getvalue())
 
 
 # ------------------------------------------------------------------------------------------------ for the eyes

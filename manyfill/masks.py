@@ -214,15 +214,18 @@ class MaskFolder:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def check(self) -> None:
+        """Read them all; PictureError names one that is unreadable or has no hole."""
+        for path in self.paths:
+            if not read_mask(path).any():
+                raise PictureError(f"{path}: the mask is empty (all black); draw the hole in white or remove the file")
+
     def draw(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
         """One of the masks at random, randomly flipped and turned, as bool (height, width) with a missing pixel.
 
-        Raises PictureError when the chosen file is no readable mask, or has no hole.
+        Raises PictureError when the chosen file is not a readable mask.
         """
-        path = self.paths[rng.integers(len(self.paths))]
-        mask = read_mask(path)
-        if not mask.any():
-            raise PictureError(f"{path}: the mask is empty (all black); draw the hole in white or remove the file")
+        mask = read_mask(self.paths[rng.integers(len(self.paths))])
         mask = np.rot90(mask, int(rng.integers(4)))
         if rng.random() < 0.5:
             mask = mask[:, ::-1]

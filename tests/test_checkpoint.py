@@ -247,6 +247,15 @@ def test_an_interruption_leaves_the_old_model_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["model"] and load_model(saved).card == CARD
 
 
+def test_a_kill_between_the_two_renames_loses_nothing(saved: Path) -> None:
+    """The old directory has been moved away, the new one does not yet stand in its place."""
+    before = load_model(saved)
+    away = saved.rename(saved.with_name(f".{saved.name}.0123abcd.old"))
+    again = load_model(saved)
+    assert not away.exists() and again.card == before.card
+    assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), before.model.parameters(), strict=True))
+
+
 def test_replacing_takes_nothing_over_from_the_old(saved: Path, tmp_path: Path) -> None:
     (saved / "notes.txt").write_text("mine")
     write_directory(saved, {"only.txt": b"new"})

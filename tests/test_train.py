@@ -348,6 +348,23 @@ def test_a_finished_run_stays_as_it_is_until_it_may_be_longer(
     assert [r["step"] for r in records(tmp_path / "run") if r["kind"] == "validation"] == [4, 6]
 
 
+def test_a_run_that_another_process_works_on_is_refused(micro: Micro, tmp_path: Path) -> None:
+    """A record lock belongs to a process, so the other one has to be real."""
+    (tmp_path / "run").mkdir()
+    hold = (
+        "import sys, pathlib; from manyfill.files import locked\nwith locked(pathlib.Path(sys.argv[1])): input(print())"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(OutputError, match="is in use by another process"):
+            run(micro(steps=1), tmp_path / "run")
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+        other.kill()
+    run(micro(steps=1), tmp_path / "run")  # the kill let go of it
+
+
 def test_other_settings_on_resuming_are_refused_by_name(micro: Micro, tmp_path: Path) -> None:
     run(micro(), tmp_path / "run")
     with pytest.raises(
@@ -763,7 +780,7 @@ def test_the_run_directory_holds_what_it_promises(micro: Micro, tmp_path: Path) 
     out = tmp_path / "run"
     run(micro("train.validate_steps=2", steps=4), out)
     assert {path.name for path in out.iterdir()} == {
-        *("settings.json", "log.jsonl", "tensorboard", "checkpoints", "grids", "model")
+        *(".lock", "settings.json", "log.jsonl", "tensorboard", "checkpoints", "grids", "model")
     }
     assert {path.name for path in (out / "grids").iterdir()} == {"step-00000002.png", "step-00000004.png"}
     assert list((out / "tensorboard").glob("events.out.tfevents.*"))

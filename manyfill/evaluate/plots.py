@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manyfill.errors import OutputError
 from manyfill.evaluate.calibration import levels, nominal, percent
+from manyfill.files import save_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,10 +42,9 @@ def svg(figure: "Figure") -> str:
 
 def save(figure: "Figure", path: Path) -> None:
     """Write a PNG; raises OutputError."""
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or choose another --out") from None
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png", dpi=120)
+        save_bytes(path, file.getvalue())
 
 
 def _grid(count: int, height: float = 2.4) -> tuple["Figure", Iterator["Axes"]]:

@@ -23,7 +23,7 @@ from manyfill.evaluate.baselines import Method, inpaint, methods
 from manyfill.evaluate.cases import FOLDER, Case, Cases, kinds, number
 from manyfill.evaluate.figures import Row, of_fills, of_guess
 from manyfill.evaluate.perceptual import Lpips
-from manyfill.files import make_folder, save_text
+from manyfill.files import locked, make_folder, save_text
 from manyfill.images import to_tensor
 from manyfill.masks import MaskFolder
 from manyfill.models.hvae import ConditionalHVAE
@@ -99,6 +99,10 @@ class Evaluation:
     def run(self, progress: Progress) -> None:
         """Work out every row that is not there yet; raises ManyfillError."""
         self._check()
+        with locked(self.out):
+            self._work(progress)
+
+    def _work(self, progress: Progress) -> None:
         for kind in self.kinds:
             cases = self.cases(kind)
             for name, filler in self.request.models.items():
@@ -157,12 +161,15 @@ class Evaluation:
         return self.out / "rows" / f"{_slug(name)}.{kind}.jsonl"
 
     def _check(self) -> None:
-        """Whether the folder's rows, if any, are of this evaluation."""
-        make_folder(self.out / "rows")
+        """Whether everything asked for is there, and the folder's rows, if any, are of this evaluation."""
         names = [*self.request.models, *self.baselines]
         if len({_slug(name) for name in names}) < len(names):
             raise ConfigError(f"models or baselines share a name: {', '.join(names)}; rename a folder or a command")
-        path, wanted = self.out / "request.json", self._identity()
+        path, wanted, _ = self.out / "request.json", self._identity(), self.lpips
+        if FOLDER in self.kinds:
+            assert self.request.mask_dir is not None
+            MaskFolder(self.request.mask_dir).check()
+        make_folder(self.out / "rows")
         try:
             before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         except (OSError, ValueError):

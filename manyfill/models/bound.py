@@ -81,4 +81,4 @@ def _posterior(step: Step) -> Gaussian:
 
 
 def _over_hole(values: Tensor, mask: Tensor) -> Tensor:
-    return (values * mask).flatten(1).sum(1)
+    return (values * mask).sum((1, 2, 3))

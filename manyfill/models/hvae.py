@@ -86,9 +86,10 @@ class ConditionalHVAE(nn.Module):
 
         `guide` (B, C, S, S) counts where `guide_present` (B,) is 1; the posterior's noise comes from `generator`.
         """
-        pixels, steps = self.infer(self.encode(x, m, guide, guide_present), generator)
+        seen = self.encode(x, m, guide, guide_present)
+        pixels, steps = self.infer(seen, generator)
         dims = m.flatten(1).sum(1) * self.config.channels
-        return Bound(pixels, level_kl(steps), dims, nested_losses(self._pictures(x), steps))
+        return Bound(pixels, level_kl(steps), dims, nested_losses(seen.full.pictures, steps))
 
     def encode(self, x: Tensor, m: Tensor, guide: Tensor | None = None, guide_present: Tensor | None = None) -> Seen:
         """What the known pixels and the whole pictures tell; x, m and the guide as in `forward`."""
@@ -110,7 +111,8 @@ class ConditionalHVAE(nn.Module):
 
         def from_posterior(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
             assert posterior is not None
-            return posterior.sample(torch.randn(posterior.mean.shape, generator=generator, device=seen.x.device))
+            noise = torch.randn(posterior.mean.shape, generator=generator, device=seen.x.device)
+            return posterior.sample(noise.contiguous(memory_format=torch.channels_last))
 
         known = seen.known
         h, canvas, steps = self.topdown(known.evidence, seen.full, known.missing, from_posterior)
@@ -172,4 +174,5 @@ def _guide(x: Tensor, guide: Tensor | None, present: Tensor | None) -> tuple[Ten
 
 def _normal(noise: Sequence[torch.Generator], like: Tensor) -> Tensor:
     """Standard normal noise of the shape of `like`, one generator per row."""
-    return torch.stack([torch.randn(like.shape[1:], generator=g) for g in noise]).to(like.device)
+    drawn = torch.stack([torch.randn(like.shape[1:], generator=g) for g in noise])
+    return drawn.contiguous(memory_format=torch.channels_last).to(like.device)

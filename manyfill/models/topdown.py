@@ -100,13 +100,13 @@ class LatentBlock(nn.Module):
 
     def prior(self, state: Tensor) -> Gaussian:
         """From `state`, the convolved top-down state (B, hidden, H, W), which prior and posterior share."""
-        mean, raw = self.prior_out(state).float().chunk(2, 1)
+        mean, raw = _halves(self.prior_out(state))
         return Gaussian(_bounded(mean), _scale(raw))
 
     def posterior(self, state: Tensor, features: Tensor, error: Tensor, prior: Gaussian) -> Gaussian:
         """As an offset from the prior (Vahdat & Kautz 2020, section 3.2), or on its own."""
         seen = torch.cat([features, error.to(features.dtype)], 1) if self.canvas else features
-        mean, raw = self.posterior_out(state + self.evidence(seen)).float().chunk(2, 1)
+        mean, raw = _halves(self.posterior_out(state + self.evidence(seen)))
         if self.canvas:
             mean = mean + self.code(error).float()
         mean, scale = _bounded(mean), _scale(raw)
@@ -119,6 +119,13 @@ class LatentBlock(nn.Module):
     def stroke(self, h: Tensor, z: Tensor) -> Tensor:
         """What this level adds to the canvas, given the state after z."""
         return (self.paint(h) + self.sketch(z)).float()
+
+
+def _halves(h: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the second half of the channels, in float32."""
+    # Each laid out by itself: every operation on interleaved halves would take several times as long.
+    first, second = (half.contiguous(memory_format=torch.channels_last).float() for half in h.chunk(2, 1))
+    return first, second
 
 
 def _bounded(mean: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from manyfill.checkpoint import save_model
 from manyfill.data import Batch, batches
 from manyfill.device import autocast, best_device, has_fast_bfloat16
 from manyfill.errors import ManyfillError
-from manyfill.files import make_folder, save_text
+from manyfill.files import locked, make_folder, save_text
 from manyfill.models.bound import Bound
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rng import generator
@@ -41,9 +41,10 @@ def run(settings: Settings, out: Path) -> None:
     check_same_run(settings, out)
     trainer = Trainer(settings, out)
     make_folder(out)
-    save_text(out / "settings.json", settings.to_json())
-    with trainer.monitor, _stop_on_signal(trainer):
-        trainer.train()
+    with locked(out):
+        save_text(out / "settings.json", settings.to_json())
+        with trainer.monitor, _stop_on_signal(trainer):
+            trainer.train()
 
 
 class Trainer:

@@ -59,6 +59,7 @@ def initial_state(settings: Settings, device: torch.device) -> RunState:
         model = load_model(settings.init).model.train()
         if model.config != settings.model:
             raise ConfigError(f"--init {settings.init}: its model.* settings cannot be changed; drop them from --set")
+        model.temperatures.fill_(1)  # they were found for the weights as they were
     else:
         with torch.random.fork_rng():
             torch.manual_seed(key(settings.seed, "weights"))
