@@ -93,10 +93,15 @@ class LatentBlock(nn.Module):
             self.code = conv(config.channels, spec.latent, 1)
             self.sketch = conv(spec.latent, config.channels, 1)
             self.paint = conv(spec.width, config.channels, 1, gain=0.1)
+            axes = colour_axes(config.channels)[: spec.latent, :, None, None]
             with torch.no_grad():
-                # Each channel's error goes into one latent map, amplified above the noise, and back.
-                self.code.weight.copy_(CODE_GAIN * nn.init.dirac_(torch.empty_like(self.code.weight)))
-                self.sketch.weight.copy_(SKETCH_GAIN * nn.init.dirac_(torch.empty_like(self.sketch.weight)))
+                # The error's lightness and colours each go into one latent map, amplified above the noise, and back.
+                for layer in (self.code, self.sketch):
+                    nn.init.zeros_(layer.weight)
+                self.code.weight[: len(axes)] = CODE_GAIN * axes
+                self.sketch.weight[:, : len(axes)] = SKETCH_GAIN * (
+                    axes / axes.square().sum(1, keepdim=True)
+                ).transpose(0, 1)
 
     def prior(self, state: Tensor) -> Gaussian:
         """From `state`, the convolved top-down state (B, hidden, H, W), which prior and posterior share."""
@@ -119,6 +124,19 @@ class LatentBlock(nn.Module):
     def stroke(self, h: Tensor, z: Tensor) -> Tensor:
         """What this level adds to the canvas, given the state after z."""
         return (self.paint(h) + self.sketch(z)).float()
+
+
+def colour_axes(channels: int) -> Tensor:
+    """Directions (channels, channels) along which errors of photographs are uncorrelated and of like size.
+
+    A prior with a deviation for each latent map cannot say that red, green and blue err together, as they nearly always
+    do: fills would be coloured smoke. Lightness and two opponent colours (Ohta et al. 1980) err independently, the
+    colours by about a quarter and an eighth, for which they are scaled up.
+    """
+    if channels != 3:
+        return torch.eye(channels)
+    axes = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
+    return axes / axes.norm(dim=1, keepdim=True) * torch.tensor([[1.0], [4], [8]])
 
 
 def _halves(h: Tensor) -> tuple[Tensor, Tensor]:
