@@ -94,14 +94,13 @@ class LatentBlock(nn.Module):
             self.sketch = conv(spec.latent, config.channels, 1)
             self.paint = conv(spec.width, config.channels, 1, gain=0.1)
             axes = colour_axes(config.channels)[: spec.latent, :, None, None]
+            back = (axes / axes.square().sum(1, keepdim=True)).transpose(0, 1)
             with torch.no_grad():
                 # The error's lightness and colours each go into one latent map, amplified above the noise, and back.
                 for layer in (self.code, self.sketch):
                     nn.init.zeros_(layer.weight)
                 self.code.weight[: len(axes)] = CODE_GAIN * axes
-                self.sketch.weight[:, : len(axes)] = SKETCH_GAIN * (
-                    axes / axes.square().sum(1, keepdim=True)
-                ).transpose(0, 1)
+                self.sketch.weight[:, : len(axes)] = SKETCH_GAIN * back
 
     def prior(self, state: Tensor) -> Gaussian:
         """From `state`, the convolved top-down state (B, hidden, H, W), which prior and posterior share."""
