@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -11,18 +10,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from manyfill.distributions import Gaussian, kl
-from manyfill.errors import ConfigError
 from manyfill.images import to_tensor
 from manyfill.masks import draw
 from manyfill.models.bound import level_kl
-from manyfill.models.config import PRESETS, ModelConfig, parse
+from manyfill.models.config import PRESETS, ModelConfig
 from manyfill.models.hvae import ConditionalHVAE, Fills
 from manyfill.rng import generator, numpy_generator
-from manyfill.train.settings import Settings
 
 TINY = PRESETS["tiny32"]
 PLAIN = {
@@ -121,12 +117,6 @@ def biases_before_batch_norm(model: nn.Module) -> set[str]:
                 if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
                     found.add(f"{path}.{name}.bias")
     return found
-
-
-@each_preset
-def test_config_survives_json(preset: str) -> None:
-    config = PRESETS[preset]
-    assert parse(ModelConfig, json.loads(config.to_json()), "config.json") == config
 
 
 @each_preset
@@ -388,74 +378,3 @@ def tensors(record: Any) -> list[Tensor]:
         return [record]
     parts = record.values() if isinstance(record, dict) else [getattr(record, f.name) for f in fields(record)]
     return [tensor for each in parts for tensor in tensors(each)]
-
-
-# ------------------------------------------------------------------------------------------------------- config
-
-STAGES = [{"size": 8, "width": 4}, {"size": 4, "width": 4}]
-LEVELS = [{"size": 4, "width": 4, "latent": 2}, {"size": 8, "width": 4, "latent": 2}]
-GOOD: dict[str, Any] = {"size": 8, "stages": STAGES, "levels": LEVELS}
-WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"size": 16}, "stages must start at size 16"),
-    ({"size": "wide"}, "size: "),
-    ({"channels": 2}, "channels: "),
-    ({"norm": "layer"}, "norm: .*'batch'.*'group'.*'none'"),
-    ({"posterior": "joint"}, "posterior: "),
-    ({"canvas": "perhaps"}, "canvas: "),
-    ({"mixtures": 0}, "mixtures: "),
-    ({"stages": []}, "stages: "),
-    ({"levels": []}, "levels: "),
-    ({"stages": STAGES[:1] * 2}, "stages must .* strictly coarser"),
-    ({"stages": [*STAGES, {"size": 3, "width": 4}]}, "each stage size must divide the one before"),
-    ({"stages": [*STAGES, {"size": 2, "width": 4}]}, "levels must start at the coarsest stage, size 2"),
-    ({"stages": [STAGES[0], {"size": 4, "width": 0}]}, r"stages\.1\.width: "),
-    ({"stages": [STAGES[0], {"size": 4}]}, r"stages\.1\.width: "),
-    ({"levels": LEVELS[::-1]}, "levels must run from coarse to fine"),
-    ({"levels": LEVELS[:1]}, "levels must .* end at size 8"),
-    ({"levels": [{"size": 2, "width": 4, "latent": 2}, LEVELS[1]]}, "every level needs a stage of its size"),
-    ({"levels": [*LEVELS, {"size": 8, "width": 6, "latent": 2}]}, "levels of size 8 must share one width"),
-    ({"levels": [{**LEVELS[0], "latent": 0}, LEVELS[1]]}, r"levels\.0\.latent: "),
-    ({"levels": [{**LEVELS[0], "depth": -1}, LEVELS[1]]}, r"levels\.0\.depth: "),
-]
-
-
-@pytest.mark.parametrize(("change", "words"), WRONG)
-def test_wrong_configs_are_refused_by_key(change: dict[str, Any], words: str) -> None:
-    assert parse(ModelConfig, GOOD, "config.json").size == 8
-    with pytest.raises(ConfigError, match=f"^config.json: .*{words}") as refused:
-        parse(ModelConfig, GOOD | change, "config.json")
-    assert "\n" not in str(refused.value)
-    with pytest.raises(ValidationError):
-        ModelConfig(**(GOOD | change))
-
-
-@pytest.mark.parametrize(
-    ("kind", "values", "key", "valid"),
-    [
-        (ModelConfig, GOOD | {"nrom": "batch"}, "nrom", ModelConfig.model_fields),
-        (
-            ModelConfig,
-            GOOD | {"stages": [{**STAGES[0], "widht": 3}, STAGES[1]]},
-            "stages.0.widht",
-            STAGES[0],
-        ),
-        (ModelConfig, GOOD | {"levels": [LEVELS[0], {**LEVELS[1], "z": 3}]}, "levels.1.z", LEVELS[0]),
-        (Settings, {"model": GOOD | {"nrom": "batch"}}, "model.nrom", ModelConfig.model_fields),
-        (Settings, {"model": GOOD, "train": {"lr": 1}}, "train.lr", ["learning_rate", "batch_size", "steps"]),
-        (Settings, {"model": GOOD, "sead": 1}, "sead", Settings.model_fields),
-    ],
-)
-def test_unknown_keys_are_refused_with_the_valid_ones(
-    kind: type[BaseModel], values: dict[str, Any], key: str, valid: Any
-) -> None:
-    with pytest.raises(ConfigError) as refused:
-        parse(kind, values, "--set")
-    told, listed = str(refused.value).split("; valid keys: ")
-    assert told == f"--set: unknown key '{key}'"
-    assert set(valid) <= set(listed.split(", ")) and key.split(".")[-1] not in listed.split(", ")
-    assert ("model" in listed.split(", ")) == (key == "sead")
-
-
-def test_a_config_cannot_be_changed_in_place() -> None:
-    with pytest.raises(ValidationError):
-        TINY.size = 64  # type: ignore[misc]
