@@ -4,11 +4,13 @@ A saved directory is written aside, flushed to the disk and renamed, with a SHA-
 its manifest is refused. Tensors are safetensors, the rest is JSON or text: nothing in a file is ever executed.
 """
 
+import glob
 import hashlib
 import json
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,13 @@ class Loaded:
     figures: dict[str, Any]
 
 
-def save_model(directory: Path, model: ConditionalHVAE, card: str, figures: dict[str, Any]) -> None:
-    """Write config, weights (float32 safetensors), card and figures as one directory; OutputError if it cannot be."""
+def save_model(
+    directory: Path, model: ConditionalHVAE, card: str, figures: dict[str, Any], keep: Sequence[str] = ()
+) -> None:
+    """Write config, weights (float32 safetensors), card and figures as one directory; OutputError if it cannot be.
+
+    A directory that is there already is replaced, but for what `keep` names in it.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     files = {
         "config.json": model.config.to_json().encode(),
@@ -44,7 +51,7 @@ def save_model(directory: Path, model: ConditionalHVAE, card: str, figures: dict
         "README.md": card.encode(),
         "figures.json": (json.dumps(figures, indent=2) + "\n").encode(),
     }
-    write_directory(directory, files)
+    write_directory(directory, files, keep)
 
 
 def load_model(source: str | Path = "default") -> Loaded:
@@ -68,21 +75,27 @@ def load_model(source: str | Path = "default") -> Loaded:
     return Loaded(model.eval(), str(source), card, figures)
 
 
-def save_temperatures(source: str, model: ConditionalHVAE) -> Path:
-    """Write the calibration of a loaded `model` back to where it came from; ModelError, OutputError."""
-    directory = _locate(source)
+def stored_at(source: str) -> Path:
+    """The directory of a model that is to be changed in place; ModelError for one that comes from the hub."""
     if source != "default" and not Path(source).is_dir():
         raise ModelError(f"{source}: comes from the hub, where nothing can be stored; calibrate a copy in a directory")
-    stored = load_model(source)
+    return _locate(source)
+
+
+def save_temperatures(directory: Path, model: ConditionalHVAE) -> None:
+    """Write the calibration of `model` to the directory it was loaded from; ModelError, OutputError."""
+    stored = load_model(directory)
     stored.model.temperatures.copy_(model.temperatures)
     figures = stored.figures | {"temperatures": [round(t, 4) for t in model.temperatures.tolist()]}
-    save_model(directory, stored.model, stored.card, figures)
-    return directory
+    manifest = json.loads((directory / MANIFEST).read_bytes())
+    others = [path.name for path in directory.iterdir() if path.name not in {MANIFEST, *manifest}]
+    save_model(directory, stored.model, stored.card, figures, keep=others)
 
 
 def looks_like_model(source: str) -> bool:
     """Whether a word of a user's names a model rather than data: "default", a model directory or a hub id."""
     path = Path(source)
+    _recover(path)
     return source == "default" or (path / "config.json").is_file() or (not path.exists() and _is_hub_id(source))
 
 
@@ -129,8 +142,11 @@ def load_state(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return safetensors.torch.load(files["state.safetensors"]), json.loads(files["record.json"])
 
 
-def write_directory(directory: Path, files: dict[str, bytes]) -> None:
-    """Write `files` with their manifest as `directory`, all or nothing; an older directory of that name is replaced."""
+def write_directory(directory: Path, files: dict[str, bytes], keep: Sequence[str] = ()) -> None:
+    """Write `files` with their manifest as `directory`, all or nothing.
+
+    An older directory of that name is replaced, but for what `keep` names in it.
+    """
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     aside = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
     try:
@@ -140,7 +156,7 @@ def write_directory(directory: Path, files: dict[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        _replace(aside, directory)
+        _replace(aside, directory, keep)
     except OSError as error:
         raise OutputError(
             f"{directory}: cannot be written ({error.strerror}); free space or choose another place"
@@ -149,7 +165,7 @@ def write_directory(directory: Path, files: dict[str, bytes]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _replace(new: Path, directory: Path) -> None:
+def _replace(new: Path, directory: Path, keep: Sequence[str]) -> None:
     old = new.with_name(new.name + ".old")
     replaced = directory.exists()
     if replaced:
@@ -160,7 +176,10 @@ def _replace(new: Path, directory: Path) -> None:
         if replaced:
             old.rename(directory)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    for name in keep:
+        (old / name).rename(directory / name)
+    for stale in _moved_away(directory):
+        shutil.rmtree(stale, ignore_errors=True)
     handle = os.open(directory.parent, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -168,12 +187,16 @@ def _replace(new: Path, directory: Path) -> None:
         os.close(handle)
 
 
+def _moved_away(directory: Path) -> list[Path]:
+    """What `_replace` moved aside of this directory and, killed before its end, did not delete."""
+    return sorted(directory.parent.glob(f".{glob.escape(directory.name)}.*.old")) if directory.name else []
+
+
 def _recover(directory: Path) -> None:
-    """Put back what `_replace` had moved away when the process was killed before the new one stood in its place."""
-    if directory.name and not directory.exists():
-        for old in sorted(directory.parent.glob(f".{directory.name}.*.old")):
+    """Put the old directory back where the process was killed before the new one stood in its place."""
+    if not directory.exists():
+        for old in _moved_away(directory)[-1:]:
             old.rename(directory)
-            return
 
 
 def read_directory(directory: Path, mend: str) -> dict[str, bytes]:

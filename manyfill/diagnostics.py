@@ -17,7 +17,7 @@ from manyfill.rng import generator
 def spread(model: ConditionalHVAE, known: Known, draws: int, seed: int) -> Tensor:
     """How far each level alone moves the expected pixels (L, B): root mean square over draws and hole, in grey levels.
 
-    Every level is held at its prior mean but one, of which `draws` values are drawn.
+    Every level is held at its prior mean but one, of which `draws` values are drawn at its calibrated temperature.
     """
 
     def means(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
@@ -27,20 +27,20 @@ def spread(model: ConditionalHVAE, known: Known, draws: int, seed: int) -> Tenso
     still = model.decode(known, means, _noise(seed, count, 1)).mean
     many, dims = known.repeat(draws), known.m.flatten(1).sum(1) * known.x.shape[1]
     moved = []
-    for level in range(len(model.config.levels)):
+    for level, temperature in enumerate(model.temperatures.tolist()):
         noise = _noise(seed, count, draws)
-        drawn = model.decode(many, _only(level, noise), noise).mean
+        drawn = model.decode(many, _only(level, temperature, noise), noise).mean
         square = (drawn.view(count, draws, *still.shape[1:]) - still[:, None]).float().square()
         moved.append(127.5 * (square.sum((1, 2, 3, 4)) / (draws * dims)).sqrt())
     return torch.stack(moved)
 
 
-def _only(chosen: int, noise: Sequence[torch.Generator]) -> Choose:
+def _only(chosen: int, temperature: float, noise: Sequence[torch.Generator]) -> Choose:
     def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
         if level != chosen:
             return prior.mean
         drawn = torch.stack([torch.randn(prior.mean.shape[1:], generator=g) for g in noise])
-        return prior.sample(drawn.to(prior.mean.device))
+        return prior.sample(drawn.to(prior.mean.device), temperature)
 
     return choose
 

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from manyfill.errors import OutputError
 
@@ -22,19 +23,26 @@ def make_folder(path: Path) -> Path:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process alone; OutputError where another one has it. A killed process lets go of it."""
     try:
+        file = (folder / ".lock").open("a")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
+    with file:
+        _lock(file, folder)
+        yield
+
+
+def _lock(file: TextIO, folder: Path) -> None:
+    try:
         import fcntl
     except ImportError:  # a system without such locks
-        yield
         return
     try:
-        with (folder / ".lock").open("a") as file:
-            # A record lock: unlike the other kind, a data worker does not inherit it and outlive its parent with it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
+        # A record lock: unlike the other kind, a data worker does not inherit it and outlive its parent with it.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise OutputError(
-            f"{folder}: is in use by another process; wait for it to end or choose another --out"
-        ) from None
+        raise OutputError(f"{folder}: is in use by another process; wait for its end or choose another place") from None
+    except OSError:  # a file system without locks
+        return
 
 
 def save_text(path: Path, text: str) -> None:

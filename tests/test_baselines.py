@@ -78,6 +78,11 @@ def command(tmp_path, crop: str = "") -> str:
     return f"cmd:{sys.executable} {script} {{image}} {{mask}} {{out}}"
 
 
+def test_commands_of_one_program_go_by_names_of_their_own() -> None:
+    found = methods(["opencv", "cmd:one=python a {image} {mask} {out}", "cmd:two=python b {image} {mask} {out}"])
+    assert list(found) == ["telea", "navier-stokes", "one", "two"]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_command_fills_like_any_other_method(tmp_path, channels: int) -> None:
     ((name, method),) = methods([command(tmp_path)]).items()
@@ -93,11 +98,12 @@ def test_a_command_fills_like_any_other_method(tmp_path, channels: int) -> None:
         ("opencv,lama", "lama: no such method; choose from opencv, biharmonic, mean, nearest"),
         ("cmd:fill {image} {out}", "lacks {mask}"),
         ("cmd:fill '{image}", "mend its quotes"),
+        ("cmd:lama=fill {image} {mask} {out}", "another is called lama"),
     ],
 )
 def test_what_cannot_be_a_method_is_refused_at_once(item: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said.replace("{", "[{]")):
-        methods([item])
+        methods(["cmd:lama=python first.py {image} {mask} {out}", item])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ class Toy:
     stds = (0.1, 0.0, 0.02)
 
     def __init__(self, hole: torch.Tensor) -> None:
-        self.config = SimpleNamespace(levels=self.stds)
+        self.config, self.temperatures = SimpleNamespace(levels=self.stds), torch.ones(len(self.stds))
         self.gain = torch.where(hole > 0, 1.0, 1000.0)
 
     def decode(self, known: Any, choose: Any, noise: list[torch.Generator]) -> Any:

@@ -467,3 +467,14 @@ def test_weights_that_are_missing_or_misshapen_are_named(lpips: Lpips, tmp_path:
     safetensors.torch.save_file(state | {"features.3.bias": torch.zeros(191)}, path)
     with pytest.raises(ModelError, match=r"features\.3\.bias has shape \(191,\) where \(192,\) is needed"):
         Lpips.load(path)
+
+
+def test_kid_of_paired_sets_leaves_the_pairs_out() -> None:
+    """A fill and its truth agree in what is known; counted as pairs of independent pictures, that reads as nearness."""
+    noise = generator(0, "pairs")
+    shared = torch.randn(60, 8, generator=noise)
+    a, b = (0.95 * shared + 0.31 * torch.randn(60, 8, generator=noise) for _ in range(2))
+    kernel = ((a.double() @ b.double().T / 8 + 1) ** 3).fill_diagonal_(0).sum() / (60 * 59)
+    inside = [((x.double() @ x.double().T / 8 + 1) ** 3).fill_diagonal_(0).sum() / (60 * 59) for x in (a, b)]
+    assert kernel_distance(a, b, paired=True) == pytest.approx(float(sum(inside) - 2 * kernel), rel=1e-9)
+    assert kernel_distance(a, b) < kernel_distance(a, b, paired=True) - 0.05

@@ -4,6 +4,7 @@ Legend: H height, W width, C channels. Pixels are uint8 (H, W, C), masks bool (H
 float64 (H, W, C) in grey levels 0..255.
 """
 
+import re
 import shlex
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from manyfill.data.loader import with_channels
 from manyfill.errors import ConfigError, PictureError
 from manyfill.images import open_picture, save_png
 from manyfill.masks import write_mask
@@ -71,7 +73,10 @@ def methods(asked: Sequence[str]) -> dict[str, Method]:
     found: dict[str, Method] = {}
     for item in asked:
         if item.startswith(COMMAND):
-            found |= _command(item)
+            ((name, method),) = _command(item).items()
+            if name in found:
+                raise ConfigError(f"--baselines {item}: another is called {name}; name it as 'cmd:NAME=PROGRAM ...'")
+            found[name] = method
             continue
         for family in filter(None, item.split(",")):
             if family not in FAMILIES:
@@ -91,9 +96,13 @@ def inpaint(method: Method, pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _command(item: str) -> dict[str, Method]:
-    """A program of the user's, run for every picture with {image}, {mask} and {out} replaced by PNG files."""
+    """A program of the user's, run for every picture with {image}, {mask} and {out} replaced by PNG files.
+
+    It goes by the name before an equals sign, "cmd:lama=python fill.py ...", or by the program's own.
+    """
+    named = re.match(r"cmd:([\w-]+)=", item)
     try:
-        words = shlex.split(item.removeprefix(COMMAND))
+        words = shlex.split(item[named.end() :] if named else item.removeprefix(COMMAND))
     except ValueError as error:
         raise ConfigError(f"--baselines {item}: is no command ({error}); mend its quotes") from None
     missing = [name for name in ("{image}", "{mask}", "{out}") if not any(name in word for word in words)]
@@ -107,7 +116,7 @@ def _command(item: str) -> dict[str, Method]:
             write_mask(Path(files["mask"]), mask)
             return _answer(item, [_filled_in(word, files) for word in words], Path(files["out"]), pixels.shape)
 
-    return {Path(words[0]).name: method}
+    return {named[1] if named else Path(words[0]).name: method}
 
 
 def _filled_in(word: str, files: dict[str, str]) -> str:
@@ -118,7 +127,7 @@ def _filled_in(word: str, files: dict[str, str]) -> str:
 
 def _answer(item: str, command: list[str], out: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     except OSError as error:
         raise ConfigError(f"--baselines {item}: cannot be run ({error.strerror}); check the command") from None
     if done.returncode or not out.is_file():
@@ -128,9 +137,9 @@ def _answer(item: str, command: list[str], out: Path, shape: tuple[int, ...]) ->
         pixels = open_picture(out).pixels
     except PictureError as error:
         raise ConfigError(f"--baselines {item}: its answer cannot be read ({error}); it must write a PNG") from None
-    if pixels.shape[:2] != shape[:2] or pixels.shape[2] not in (1, shape[2]):
+    if pixels.shape[:2] != shape[:2]:
         height, width = pixels.shape[:2]
         raise ConfigError(
             f"--baselines {item}: its answer is {width}x{height} for a {shape[1]}x{shape[0]} picture; keep the size"
         )
-    return np.broadcast_to(pixels, shape)
+    return with_channels(pixels, shape[2])

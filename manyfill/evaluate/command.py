@@ -1,5 +1,7 @@
 """The evaluate command: from what a user asks for to a report, step by step."""
 
+import importlib.util
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,26 +10,32 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from manyfill.checkpoint import save_temperatures
+from manyfill.checkpoint import save_temperatures, stored_at
 from manyfill.data import Source, open_source
-from manyfill.data.loader import tile, with_channels
-from manyfill.errors import ConfigError
+from manyfill.errors import ConfigError, DataError, ManyfillError
 from manyfill.evaluate import memorisation
 from manyfill.evaluate.inception import Inception
-from manyfill.evaluate.page import figure
+from manyfill.evaluate.page import estimate_of
 from manyfill.evaluate.perceptual import Lpips
-from manyfill.evaluate.publish import CLOSEST, Extras, memorised, publish
+from manyfill.evaluate.publish import Extras, publish
 from manyfill.evaluate.report import read
-from manyfill.evaluate.run import DEFAULT_BASELINES, Evaluation, Request
+from manyfill.evaluate.run import DEFAULT_BASELINES, Evaluation, Request, digest
 from manyfill.evaluate.sets import distances
 from manyfill.evaluate.summary import regressions
 from manyfill.evaluate.temperatures import fit
+from manyfill.files import save_text
 from manyfill.pipeline import Filler
 
-CALIBRATION_PICTURES = 32
 MEMORISATION_PICTURES = 100
 SHOWN = 8
 WORSE = 1
+NEEDED = {"skimage": "scikit-image", "cv2": "OpenCV", "matplotlib": "matplotlib"}
+HEADLINE = {
+    "psnr_mean": "PSNR {} dB",
+    "crps": "CRPS {}",
+    "coverage.90": "90 % covers {}",
+    "bits_per_dim": "{} bits/dim",
+}
 
 
 @dataclass(frozen=True)
@@ -54,25 +62,35 @@ class Options:
 
 def evaluate(options: Options, report: Callable[[str], None]) -> int:
     """Run an evaluation and tell its headline figures line by line; returns the exit code. Raises ManyfillError."""
+    _check_packages()
     before = None if options.against is None else read(options.against)
     evaluation = Evaluation(_request(options), options.out)
-    if options.calibrate:
-        _calibrate(options, evaluation, report)
-    evaluation.run(_progress)
-    extras = _extras(options, evaluation)
-    show = None
-    if options.show:
-        source = open_source(*options.show)
-        count = min(SHOWN, len(source))
-        show = {kind: evaluation.cases(kind, source, count=count) for kind in evaluation.kinds}
-    found = publish(evaluation, extras, show)
-    for line in [*_headline(found), *extras.notes]:
+    # All that may be missing is asked for before the work begins.
+    evaluation.check()
+    homes = [stored_at(source) for source in options.models] if options.calibrate else []
+    training = open_source(*options.training) if options.training else None
+    show = open_source(*options.show) if options.show else None
+    inception = None if options.inception is None else Inception.load(options.inception)
+    if inception and len(evaluation.numbers) < 2:
+        raise DataError("--inception: FID and KID are of sets; evaluate two or more pictures")
+    with evaluation.claimed():
+        for filler, home in zip(evaluation.request.models.values(), homes, strict=False):
+            report(_calibrated(evaluation, filler, home))
+        evaluation.run(_progress)
+        found = publish(evaluation, _extras(evaluation, training, show, inception))
+    for line in _headline(found):
         report(line)
     report(f"open {options.out / 'report.html'}")
     worse = [] if before is None else regressions(found, before)
     for line in worse:
         report(f"worse: {line}")
     return WORSE if worse else 0
+
+
+def _check_packages() -> None:
+    missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ManyfillError(f"evaluate needs {', '.join(missing)}: pip install 'manyfill[evaluate]'")
 
 
 def _request(options: Options) -> Request:
@@ -88,6 +106,7 @@ def _request(options: Options) -> Request:
         limit=options.limit,
         baselines=options.baselines,
         lpips=options.lpips,
+        calibrate=options.calibrate,
         seed=options.seed,
     )
 
@@ -110,53 +129,50 @@ def _progress(numbers: Sequence[int], what: str) -> Iterator[int]:
     yield from track(numbers, what, transient=True, console=console, disable=not console.is_terminal)
 
 
-def _calibrate(options: Options, evaluation: Evaluation, report: Callable[[str], None]) -> None:
-    total = len(evaluation.source)
-    count = min(CALIBRATION_PICTURES, total)
-    kinds = [evaluation.cases(kind, first=total - count, count=count) for kind in evaluation.kinds]
-    for (name, filler), source in zip(evaluation.request.models.items(), options.models, strict=True):
-        covered = fit(filler, kinds, options.seed)
-        directory = save_temperatures(source, filler.model)
-        told = ", ".join(f"{kind} {share:.3f}" for kind, share in covered.items())
-        report(f"{name}: calibrated on {count} pictures; the 90 % interval covers {told}; stored in {directory}")
+def _calibrated(evaluation: Evaluation, filler: Filler, home: Path) -> str:
+    """Calibrate a model and store it, unless this folder's evaluation has done so already; returns what to tell."""
+    record = evaluation.out / "calibration.json"
+    done = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    now = digest(filler.model)
+    if now not in done:
+        size, numbers = filler.model.config.size, evaluation.calibration
+        kinds = [evaluation.cases(kind, numbers=numbers, size=size) for kind in evaluation.kinds]
+        covered = fit(filler, kinds, evaluation.request.seed)
+        save_temperatures(home, filler.model)
+        now = digest(filler.model)
+        done[now] = {"coverage": covered, "temperatures": filler.model.temperatures.tolist()}
+        save_text(record, json.dumps(done, indent=2) + "\n")
+    told = ", ".join(f"{kind} {share:.3f}" for kind, share in done[now]["coverage"].items())
+    return f"{filler.id}: calibrated on {len(evaluation.calibration)} pictures; the 90 % interval covers there: {told}"
 
 
-def _extras(options: Options, evaluation: Evaluation) -> Extras:
+def _extras(
+    evaluation: Evaluation, training: Source | None, show: Source | None, inception: Inception | None
+) -> Extras:
     filler = next(iter(evaluation.request.models.values()))
-    extras = Extras()
-    if options.training:
-        training = open_source(*options.training)
-        cases = evaluation.cases(evaluation.kinds[0], count=min(MEMORISATION_PICTURES, evaluation.count))
-        picked = [cases[place] for place in range(len(cases))]
-        checks = memorisation.check(filler, training, picked, options.seed)
-        extras = memorised(evaluation, checks, {check.space: _closest(training, check, cases) for check in checks})
-    if options.lpips is None:
-        extras.recipes["LPIPS is left out: name its weights with --lpips"] = Lpips.HOW_TO_GET
-    if options.inception is None:
-        extras.recipes["FID and KID are left out: name the network's weights with --inception"] = Inception.HOW_TO_GET
-    else:
-        extras.groups["sets"] = distances(evaluation, Inception.load(options.inception))
-    return extras
-
-
-def _closest(training: Source, check: memorisation.Memorisation, cases: Any) -> list[Any]:
-    return [
-        with_channels(tile(training[one.training].pixels, cases.size, None), cases.channels)
-        for one in check.closest[:CLOSEST]
-    ]
+    kind, size = evaluation.kinds[0], filler.model.config.size
+    recipes = {}
+    if evaluation.lpips is None:
+        recipes["LPIPS is left out: name its weights with --lpips"] = Lpips.HOW_TO_GET
+    if inception is None:
+        recipes["FID and KID are left out: name the network's weights with --inception"] = Inception.HOW_TO_GET
+    shown = range(min(SHOWN, len(show))) if show else range(0)
+    some = evaluation.cases(kind, numbers=evaluation.numbers[:MEMORISATION_PICTURES], size=size)
+    return Extras(
+        memorisation=memorisation.check(filler, training, some) if training else (),
+        sets=distances(evaluation, inception) if inception else {},
+        recipes=recipes,
+        show=[evaluation.cases(kind, numbers=shown, source=show) for kind in evaluation.kinds] if show else (),
+    )
 
 
 def _headline(report: dict[str, Any]) -> Iterator[str]:
-    """A line for each method and kind of hole."""
-    shown = {
-        "psnr_mean": "PSNR {} dB",
-        "crps": "CRPS {}",
-        "coverage.90": "90 % covers {}",
-        "bits_per_dim": "{} bits/dim",
-    }
+    """A line for each method and kind of hole, and for each memorisation check."""
     for part in ("models", "baselines"):
         for name, method in report[part].items():
             for kind, row in method["masks"].items():
-                values = [(figure(row, key), words) for key, words in shown.items()]
+                values = [(estimate_of(row, key), words) for key, words in HEADLINE.items()]
                 told = ", ".join(words.format(f"{value['mean']:.3f}") for value, words in values if value)
                 yield f"{name}, {kind} holes: {told}"
+    for space, check in report.get("memorisation", {}).items():
+        yield f"memorisation in {space}: {check['verdict']}, {check['copied']:.1%} of the fills look like copies"

@@ -22,8 +22,7 @@ def of_guess(case: Case, guess: np.ndarray) -> Row:
     truth, values = case.hole(case.pixels), case.hole(guess)
     return {
         **_of_case(case),
-        "psnr_mean": psnr(values, truth),
-        "ssim_mean": ssim(guess, case.pixels.astype(np.float64), case.mask),
+        **_of_mean(case, guess),
         "crps": crps(values[None], truth),
         "energy": energy(values[None], truth),
         "seam": seam(guess, case.mask),
@@ -35,23 +34,33 @@ def of_fills(case: Case, completions: Completions) -> Row:
     truth, bound = case.hole(case.pixels), completions.bound
     fills = np.stack([case.hole(image) for image in completions.images])
     each = [psnr(fill, truth) for fill in fills]
+    best = int(np.argmax(each))
     rng = numpy_generator(completions.seed, "ties", case.index)
     assert bound is not None
     return {
-        **of_guess(case, completions.mean.astype(np.float64)),
+        **_of_case(case),
+        **_of_mean(case, completions.mean.astype(np.float64)),
         "nats": bound.nats,
         "nats_k": bound.nats_k,
         "kl": list(bound.kl),
         "dims": bound.dims,
         "psnr_one": float(np.mean(each)),
-        "psnr_best": max(each),
+        "psnr_best": each[best],
         "ssim_one": ssim(completions.images[0], case.pixels, case.mask),
+        "ssim_best": ssim(completions.images[best], case.pixels, case.mask),
         "crps": crps(fills, truth),
         "energy": energy(fills, truth),
         "seam": float(np.mean([seam(image, case.mask) for image in completions.images])),
         "diversity": diversity(fills),
         "ranks": histogram(ranks(fills, truth, rng), len(fills)).tolist(),
         "reliability": reliability(fills, truth).tolist(),
+    }
+
+
+def _of_mean(case: Case, mean: np.ndarray) -> Row:
+    return {
+        "psnr_mean": psnr(case.hole(mean), case.hole(case.pixels)),
+        "ssim_mean": ssim(mean, case.pixels.astype(np.float64), case.mask),
     }
 
 

@@ -1,5 +1,6 @@
 """`report.html`: one self-contained page for people, from a report, its plots and sheets of fills."""
 
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -34,18 +35,16 @@ PLOTS = {
 }
 
 
-def page(
-    report: dict[str, Any], plots: dict[str, str], sheets: dict[str, str], notes: list[str], recipes: dict[str, str]
-) -> str:
+def page(report: dict[str, Any], plots: dict[str, str], sheets: dict[str, str], recipes: Mapping[str, str]) -> str:
     """The document; `plots` are SVGs by name, `sheets` data URLs of pictures by caption, `recipes` texts by title."""
     settings = report["settings"]
     about = f"<p>Pictures: {escape(', '.join(settings['data']))}. {ABOUT.format(**settings)}</p>"
-    parts = [about, *(f"<p>{escape(note)}</p>" for note in notes)]
+    parts = [about, *(_memorisation(space, check) for space, check in report.get("memorisation", {}).items())]
     parts += [_table(report, kind) for kind in settings["masks"]]
     for name, kinds in report["differences"].items():
         parts.append(_differences(name, next(iter(report["models"])), kinds))
     parts += [_sets(report["sets"])] if "sets" in report else []
-    parts += [_calibration(name, model["masks"]) for name, model in report["models"].items()]
+    parts += [_calibration(name, model["masks"], settings) for name, model in report["models"].items()]
     parts += ["<section><h2>Plots</h2>", *(_plot(name, svg) for name, svg in plots.items()), "</section>"]
     if sheets:
         pictures = "".join(html.picture(source, caption, caption) for caption, source in sheets.items())
@@ -60,20 +59,22 @@ def page(
 def _table(report: dict[str, Any], kind: str) -> str:
     methods = report["models"] | report["baselines"]
     rows = {name: method["masks"][kind] for name, method in methods.items()}
-    shown = [column for column in HEADLINE if any(figure(row, column[0]) for row in rows.values())]
+    shown = [column for column in HEADLINE if any(estimate_of(row, column[0]) for row in rows.values())]
     head = ["", *(escape(label) for _, label, _ in shown)]
     lines = [
-        [escape(name), *(_cell(figure(row, key), digits) for key, _, digits in shown)] for name, row in rows.items()
+        [escape(name), *(_cell(estimate_of(row, key), digits) for key, _, digits in shown)]
+        for name, row in rows.items()
     ]
     count = next(iter(rows.values()))["count"]
     return f"<section><h2>Holes: {escape(kind)}</h2>{html.table(head, lines, f'{count} pictures')}</section>"
 
 
 def _differences(name: str, base: str, kinds: dict[str, Any]) -> str:
-    shown = [column for column in HEADLINE if any(figure(row, column[0]) for row in kinds.values())]
+    shown = [column for column in HEADLINE if any(estimate_of(row, column[0]) for row in kinds.values())]
     head = ["", *(escape(label) for _, label, _ in shown)]
     lines = [
-        [escape(kind), *(_cell(figure(row, key), digits) for key, _, digits in shown)] for kind, row in kinds.items()
+        [escape(kind), *(_cell(estimate_of(row, key), digits) for key, _, digits in shown)]
+        for kind, row in kinds.items()
     ]
     title = f"{escape(name)} minus {escape(base)}"
     return f"<section><h2>{title}</h2>{html.table(head, lines, 'the same pictures and holes, paired')}</section>"
@@ -88,22 +89,33 @@ def _sets(sets: dict[str, Any]) -> str:
     return f"<section><h2>Whole sets</h2>{html.table(['', 'FID', '1000 KID'], lines)}</section>"
 
 
-def _calibration(name: str, kinds: dict[str, Any]) -> str:
+def _calibration(name: str, kinds: dict[str, Any], settings: dict[str, Any]) -> str:
     """What the central intervals cover, by kind of hole and by its size."""
     found = list(kinds.items())
     for kind, row in kinds.items():
         found += [(f"{kind}, {part['from']:.0%} to {part['to']:.0%} missing", part) for part in row["by_hole_size"]]
-    levels = sorted({level for _, row in found for level in row.get("coverage", {})})
+    levels = settings["levels"]
     lines = [
-        [escape(title), str(row["count"]), *(_cell(figure(row, f"coverage.{level}"), 3) for level in levels)]
+        [escape(title), str(row["count"]), *(_cell(estimate_of(row, f"coverage.{level}"), 3) for level in levels)]
         for title, row in found
     ]
-    head = ["holes", "pictures", *(f"{level} %" for level in levels)]
+    head = ["holes", "pictures", *(f"wanted {share:.3f}" for share in levels.values())]
     caption = "the share of hole values within the central interval of the fills"
+    if settings["calibration_pictures"]:
+        caption += f"; calibrated on {settings['calibration_pictures']} other pictures of the same data"
     return f"<section><h2>Calibration of {escape(name)}</h2>{html.table(head, lines, caption)}</section>"
 
 
-def figure(row: dict[str, Any], key: str) -> dict[str, float] | None:
+def _memorisation(space: str, check: dict[str, Any]) -> str:
+    verdict = f"Memorisation in {escape(space)}: <strong>{escape(check['verdict'])}</strong>."
+    share = f"{check['copied']:.1%} of the fills of {check['judged']} pictures lie as near to one training picture as a"
+    rest = (
+        f"copy would; {check['doubles']} more pictures have a double among the training pictures and were not judged."
+    )
+    return f"<p>{verdict} {share} {rest}</p>"
+
+
+def estimate_of(row: dict[str, Any], key: str) -> dict[str, float] | None:
     """A figure of a report's row by its name, "coverage.90" for that of a level; None where it does not apply."""
     group, _, last = key.rpartition(".")
     return (row.get(group, {}) if group else row).get(last)

@@ -185,8 +185,11 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return max(0.0, distance.item())  # rounding alone makes it negative
 
 
-def kernel_distance(a: Tensor, b: Tensor) -> float:
+def kernel_distance(a: Tensor, b: Tensor, paired: bool = False) -> float:
     """KID of features (N, D) and (M, D): the unbiased MMD^2 with kernel (x.y / D + 1)^3; Binkowski et al. (2018).
+
+    `paired` says that row i of both is of one picture, as with a fill and its truth: such pairs are not independent and
+    are left out (Gretton et al. 2012, lemma 6).
 
     One estimate from all pairs (Gretton et al. 2012, equation 3), not a mean over random subsets, which has the same
     expectation and more variance. It may be negative. DataError for fewer than two pictures.
@@ -194,7 +197,11 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     _check_counts(len(a), len(b))
     a, b = a.detach().cpu().double(), b.detach().cpu().double()
     within = sum((_kernel_sum(x, x) - _kernel(x, x, "ij,ij->i").sum()) / (len(x) * (len(x) - 1)) for x in (a, b))
-    return float(within - 2 * _kernel_sum(a, b) / (len(a) * len(b)))
+    if paired:
+        across = (_kernel_sum(a, b) - _kernel(a, b, "ij,ij->i").sum()) / (len(a) * (len(a) - 1))
+    else:
+        across = _kernel_sum(a, b) / (len(a) * len(b))
+    return float(within - 2 * across)
 
 
 def _kernel(a: Tensor, b: Tensor, pairs: str) -> Tensor:

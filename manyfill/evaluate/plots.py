@@ -26,7 +26,7 @@ def draw_all(models: Tables, baselines: Tables, samples: int) -> dict[str, "Figu
             figures[f"coverage-{name}"] = _coverage(kinds, samples)
         figures[f"ranks-{name}"] = _ranks(kinds)
         figures[f"reliability-{name}"] = _reliability(kinds)
-        figures[f"levels-{name}"] = _levels(kinds)
+        figures[f"levels-{name}"] = _hierarchy(kinds)
     return figures
 
 
@@ -123,7 +123,7 @@ def _reliability(kinds: dict[str, dict[str, Any]]) -> "Figure":
     return figure
 
 
-def _levels(kinds: dict[str, dict[str, Any]]) -> "Figure":
+def _hierarchy(kinds: dict[str, dict[str, Any]]) -> "Figure":
     figure, panels = _grid(2, height=2.8)
     figure.set_size_inches(8.4, 3.0)
     for key, label in (("kl_bits_per_dim", "KL, bits per hole value"), ("spread", "spread of the level, grey levels")):

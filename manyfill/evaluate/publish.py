@@ -1,8 +1,12 @@
 """Writes an evaluation's folder: report.json, the plots as PNG and SVG, and report.html, which holds all of it."""
 
 import json
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from manyfill import html
 from manyfill.evaluate import plots
@@ -10,83 +14,72 @@ from manyfill.evaluate.cases import Cases
 from manyfill.evaluate.memorisation import Memorisation
 from manyfill.evaluate.page import page
 from manyfill.evaluate.report import build
-from manyfill.evaluate.run import Evaluation
-from manyfill.evaluate.sheets import chosen, neighbours, sheet
+from manyfill.evaluate.run import Evaluation, slug
+from manyfill.evaluate.sheets import chosen, sheet, suspects
 from manyfill.files import make_folder, save_text
 from manyfill.images import save_png
-
-CLOSEST = 6
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What a report holds beyond its rows: notes, recipes (texts by title), groups of figures, sheets of pictures."""
+    """What a report holds beyond its rows: memorisation checks, FID and KID, and recipes for what is missing, by title.
 
-    notes: list[str] = field(default_factory=list)
-    recipes: dict[str, str] = field(default_factory=dict)
-    groups: dict[str, Any] = field(default_factory=dict)
-    sheets: dict[str, Any] = field(default_factory=dict)
-
-
-def publish(evaluation: Evaluation, extras: Extras, show: dict[str, Cases] | None = None) -> dict[str, Any]:
-    """Write the report of finished rows and return it; `show` gives the pictures to draw instead of those evaluated.
-
-    Raises OutputError.
+    `show` are pictures to draw instead of those evaluated, which may not be fit to be published.
     """
-    out, report = evaluation.out, build(evaluation) | extras.groups
+
+    memorisation: Sequence[Memorisation] = ()
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    show: Sequence[Cases] = ()
+
+    def groups(self) -> dict[str, Any]:
+        """The groups of figures that they add to report.json."""
+        checks = {
+            check.space: {
+                "verdict": check.verdict,
+                "copied": check.copied,
+                "judged": check.judged,
+                "doubles": check.doubles,
+            }
+            for check in self.memorisation
+        }
+        return ({"memorisation": checks} if checks else {}) | ({"sets": dict(self.sets)} if self.sets else {})
+
+
+def publish(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
+    """Write the report of finished rows and return it. Raises OutputError."""
+    out, report = evaluation.out, build(evaluation) | extras.groups()
     save_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    tables = [{name: method["masks"] for name, method in report[part].items()} for part in ("models", "baselines")]
-    drawn = plots.draw_all(tables[0], tables[1], evaluation.request.samples)
-    folder = make_folder(out / "plots")
-    vectors = {}
-    for name, figure in drawn.items():
-        plots.save(figure, folder / f"{name}.png")
+    for stale in ("plots", "fills"):
+        shutil.rmtree(out / stale, ignore_errors=True)
+    models, baselines = (
+        {name: method["masks"] for name, method in report[part].items()} for part in ("models", "baselines")
+    )
+    folder, vectors = make_folder(out / "plots"), {}
+    for name, figure in plots.draw_all(models, baselines, evaluation.request.samples).items():
+        plots.save(figure, folder / f"{slug(name)}.png")
         vectors[name] = plots.svg(figure)
-        save_text(folder / f"{name}.svg", vectors[name] + "\n")
-    sheets = extras.sheets | (_chosen_fills(evaluation) if show is None else _shown_fills(evaluation, show))
-    pictures = make_folder(out / "fills")
+        save_text(folder / f"{slug(name)}.svg", vectors[name] + "\n")
+    sheets, pictures = _sheets(evaluation, extras), make_folder(out / "fills")
     for index, pixels in enumerate(sheets.values()):
         save_png(pictures / f"{index:02d}.png", pixels)
     inlined = {caption: html.inlined(pixels) for caption, pixels in sheets.items()}
-    save_text(out / "report.html", page(report, vectors, inlined, extras.notes, extras.recipes))
+    save_text(out / "report.html", page(report, vectors, inlined, extras.recipes))
     return report
 
 
-def _chosen_fills(evaluation: Evaluation) -> dict[str, Any]:
-    """The first model's fills of its best, median and worst cases by CRPS."""
+def _sheets(evaluation: Evaluation, extras: Extras) -> dict[str, np.ndarray]:
+    """Sheets of pictures by caption: the first model's fills, and what looks most like copies."""
     (name, filler), *_ = evaluation.request.models.items()
+    if extras.show:
+        return {
+            f"{cases.kind} holes": sheet(filler, [cases[place] for place in range(len(cases))]) for cases in extras.show
+        }
     sheets = {}
     for kind in evaluation.kinds:
-        cases, rows = evaluation.cases(kind), evaluation.rows(name, kind)
-        for which, numbers in chosen(rows).items():
-            picked = [cases[number] for number in numbers]
-            sheets[f"{kind} holes, {which} by CRPS"] = sheet(filler, picked, evaluation.request.seed)
+        cases = evaluation.cases(kind)
+        for which, places in chosen(evaluation.rows(name, kind)).items():
+            sheets[f"{kind} holes, {which} by CRPS"] = sheet(filler, [cases[place] for place in places])
+    for check in extras.memorisation:
+        sheets[f"Fills nearest to a training picture, in {check.space}"] = suspects(check)
     return sheets
-
-
-def _shown_fills(evaluation: Evaluation, show: dict[str, Cases]) -> dict[str, Any]:
-    """The first model's fills of all of these pictures, in their order."""
-    filler = next(iter(evaluation.request.models.values()))
-    return {
-        f"{kind} holes": sheet(filler, [cases[i] for i in range(len(cases))], evaluation.request.seed)
-        for kind, cases in show.items()
-    }
-
-
-def memorised(evaluation: Evaluation, checks: list[Memorisation], pictures: dict[str, Any]) -> Extras:
-    """What the memorisation check adds to the report; `pictures` are the training pictures to show by space."""
-    words = {True: "passed", False: "FAILED"}
-    notes = [
-        f"Memorisation in {check.space}: {words[check.passed]}. {check.copied:.1%} of the fills lie as near to one "
-        f"training picture as a copy would; of the true pictures {check.copied_of_truth:.1%} do."
-        for check in checks
-    ]
-    groups = {
-        check.space: {"passed": check.passed, "copied": check.copied, "copied_of_truth": check.copied_of_truth}
-        for check in checks
-    }
-    sheets = {
-        f"Fills nearest to a training picture, in {check.space}": neighbours(check, pictures[check.space])
-        for check in checks
-    }
-    return Extras(notes, groups={"memorisation": groups}, sheets=sheets)

@@ -4,9 +4,9 @@ report.json, version 1: {"version": 1, "settings": {...}, "models": {NAME: {"mas
 "baselines": {NAME: {"masks": {KIND: ROW}}}, "differences": {NAME: {KIND: ROW}} of each further model from the first}.
 A figure is {"mean", "low", "high"}, a mean over pictures with its 95 % interval. A ROW holds, where they apply:
 bits_per_dim, bits_per_dim_k (of the single- and the K-sample bound), nats, nats_k (the same as code lengths per
-picture), psnr_mean, psnr_one, psnr_best, ssim_mean, ssim_one, crps, energy, coverage ({"50", "80", "90", "95"}),
-seam_ratio, diversity, lpips_mean, lpips_one; count, the number of pictures; kl_bits_per_dim and spread, a figure for
-each level; ranks, how often each rank occurred; reliability and by_hole_size, lists of bins.
+picture), psnr_mean, psnr_one, psnr_best, ssim_mean, ssim_one, ssim_best, crps, energy, coverage (of "50", "80", "90",
+"95"), seam_ratio, diversity, lpips_mean, lpips_one; count, the number of pictures; kl_bits_per_dim and spread, a figure
+for each level; ranks, how often each rank occurred; reliability and by_hole_size, lists of bins.
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from manyfill.errors import DataError
+from manyfill.evaluate.calibration import levels, nominal, percent
 from manyfill.evaluate.run import Evaluation
 from manyfill.evaluate.summary import differences, summary
 
@@ -33,11 +34,13 @@ def build(evaluation: Evaluation) -> dict[str, Any]:
         "version": VERSION,
         "settings": {
             "data": [path.name for path in request.data],
-            "count": evaluation.count,
+            "count": len(evaluation.numbers),
+            "calibration_pictures": len(evaluation.calibration),
             "masks": kinds,
             "samples": request.samples,
             "bound_samples": request.bound_samples,
             "seed": request.seed,
+            "levels": {percent(level): nominal(level, request.samples) for level in levels(request.samples)},
         },
         "models": tables(list(request.models)),
         "baselines": tables(list(evaluation.baselines)),

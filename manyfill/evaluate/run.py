@@ -1,26 +1,27 @@
 """An evaluation from its request to its rows: every method on every picture under every kind of hole, resumable.
 
-A row is written as soon as a picture is done, so that an interrupted evaluation goes on where it stopped and memory
-does not grow with the number of pictures.
+A row is written as soon as a picture is done, so that an interrupted evaluation goes on where it stopped.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from manyfill import __version__
 from manyfill.data import Source, open_source
 from manyfill.device import autocast
 from manyfill.diagnostics import spread
 from manyfill.errors import ConfigError, DataError, OutputError
-from manyfill.evaluate.baselines import Method, inpaint, methods
-from manyfill.evaluate.cases import FOLDER, Case, Cases, kinds, number
+from manyfill.evaluate.baselines import COMMAND, Method, inpaint, methods
+from manyfill.evaluate.cases import Case, Cases, first, kinds
 from manyfill.evaluate.figures import Row, of_fills, of_guess
 from manyfill.evaluate.perceptual import Lpips
 from manyfill.files import locked, make_folder, save_text
@@ -31,6 +32,7 @@ from manyfill.pipeline import Filler
 
 DEFAULT_BASELINES = ("opencv,biharmonic,mean",)
 SPREAD_PICTURES, SPREAD_DRAWS = 16, 8
+CALIBRATION_PICTURES = 32
 Progress = Callable[[Sequence[int], str], Iterator[int]]
 """`progress(numbers, what)`: the numbers one by one, shown as they go."""
 
@@ -48,6 +50,7 @@ class Request:
     limit: int | None = None
     baselines: tuple[str, ...] = DEFAULT_BASELINES
     lpips: Path | None = None
+    calibrate: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,12 +76,27 @@ class Evaluation:
         return open_source(*self.request.data)
 
     @cached_property
-    def count(self) -> int:
-        return number(self.source, self.request.limit)
+    def calibration(self) -> list[int]:
+        """The numbers of the pictures to calibrate on, spread over the data; none where that is not asked for."""
+        total = len(self.source)
+        return list(range(total))[:: max(1, total // CALIBRATION_PICTURES)] if self.request.calibrate else []
+
+    @cached_property
+    def numbers(self) -> Sequence[int]:
+        """The numbers of the pictures to evaluate: not those of the calibration."""
+        kept = set(self.calibration)
+        left = [number for number in range(len(self.source)) if number not in kept]
+        if not left:
+            raise DataError(f"--calibrate: takes all {len(kept)} pictures of the data; give more")
+        return first(left, self.request.limit)
 
     @cached_property
     def kinds(self) -> list[str]:
         return kinds(self.request.masks, self.request.mask_dir)
+
+    @cached_property
+    def mask_folder(self) -> MaskFolder | None:
+        return None if self.request.mask_dir is None else MaskFolder(self.request.mask_dir)
 
     @cached_property
     def baselines(self) -> dict[str, Method]:
@@ -88,60 +106,79 @@ class Evaluation:
     def lpips(self) -> Lpips | None:
         return None if self.request.lpips is None else Lpips.load(self.request.lpips)
 
-    def cases(self, kind: str, source: Source | None = None, first: int = 0, count: int | None = None) -> Cases:
-        """The request's cases of one kind, or of another source and stretch under the same kind of holes."""
-        configs = [filler.model.config for filler in self.request.models.values()]
-        folder = MaskFolder(self.request.mask_dir) if kind == FOLDER and self.request.mask_dir else None
-        size, channels = max(config.size for config in configs), configs[0].channels
-        count = self.count if count is None else count
-        return Cases(source or self.source, kind, size, channels, count, self.request.seed, folder, first)
+    @property
+    def channels(self) -> int:
+        return next(iter(self.request.models.values())).model.config.channels
+
+    @property
+    def size(self) -> int:
+        """That of the largest model; smaller ones shrink the pictures, as they do for any user."""
+        return max(filler.model.config.size for filler in self.request.models.values())
+
+    def cases(
+        self, kind: str, *, numbers: Sequence[int] | None = None, source: Source | None = None, size: int | None = None
+    ) -> Cases:
+        """The request's cases of one kind; or other pictures, or another size, under the same kind of holes."""
+        numbers = self.numbers if numbers is None else numbers
+        source, size = source or self.source, size or self.size
+        return Cases(source, kind, size, self.channels, numbers, self.request.seed, self.mask_folder)
+
+    def check(self) -> None:
+        """Whether all that is asked for is there; raises ManyfillError. Nothing is written."""
+        names = [*self.request.models, *self.baselines]
+        if len({slug(name) for name in names}) < len(names):
+            raise ConfigError(f"models or baselines share a name: {', '.join(names)}; rename a folder or a command")
+        if self.mask_folder:
+            self.mask_folder.check()
+        _ = self.kinds, self.numbers, self.lpips
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder for this process, if its rows are of this evaluation; raises ManyfillError."""
+        make_folder(self.out)
+        with locked(self.out):
+            self._agree(self._identity(), {"commands": self._commands()})
+            yield
 
     def run(self, progress: Progress) -> None:
         """Work out every row that is not there yet; raises ManyfillError."""
-        self._check()
-        with locked(self.out):
-            self._work(progress)
-
-    def _work(self, progress: Progress) -> None:
+        digests = {name: digest(filler.model) for name, filler in self.request.models.items()}
+        self._agree({}, {"models": digests})
+        make_folder(self.out / "rows")
         for kind in self.kinds:
             cases = self.cases(kind)
             for name, filler in self.request.models.items():
-                self._extend(name, cases, progress, lambda case, filler=filler: self._model_row(filler, case))
+                self._extend(name, cases, progress, partial(self._model_row, filler))
             for name, method in self.baselines.items():
-                self._extend(name, cases, progress, lambda case, method=method: self._guess_row(method, case))
+                self._extend(name, cases, progress, partial(self._guess_row, method))
 
     def rows(self, name: str, kind: str) -> list[Row]:
-        """What is there already of a method's rows, in order of their pictures."""
+        """A method's rows, in order of their pictures."""
+        return self._stored(name, kind)[: len(self.numbers)]
+
+    def _stored(self, name: str, kind: str) -> list[Row]:
         path = self._file(name, kind)
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
         # An interruption may have cut the last line short.
-        return [json.loads(line) for line in lines if line.endswith("\n")][: self.count]
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def _extend(self, name: str, cases: Cases, progress: Progress, row: Callable[[Case], Row]) -> None:
-        found = self.rows(name, cases.kind)
-        path = self._file(name, cases.kind)
-        try:
-            save_text(path, "".join(map(_line, found)))
-            with path.open("a", encoding="utf-8") as file:
-                for index in progress(range(len(found), len(cases)), f"{name}, {cases.kind}"):
-                    file.write(_line(row(cases[index])))
-                    file.flush()
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written ({error.strerror}); free space, then run again") from None
+        found, path = self._stored(name, cases.kind), self._file(name, cases.kind)
+        save_text(path, "".join(map(_line, found)))
+        for place in progress(range(len(found), len(cases)), f"{name}, {cases.kind}"):
+            line = _line(row(cases[place]))
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(line)
+            except OSError as error:
+                raise OutputError(f"{path}: cannot be written ({error.strerror}); free space, then run again") from None
 
     def _model_row(self, filler: Filler, case: Case) -> Row:
-        request = self.request
-        completions = filler(
-            case.pixels,
-            case.mask,
-            request.samples,
-            request.seed,
-            truth=case.pixels,
-            bound_samples=request.bound_samples,
-        )
+        samples, bound_samples = self.request.samples, self.request.bound_samples
+        completions = filler(case.pixels, case.mask, samples, case.seed, truth=case.pixels, bound_samples=bound_samples)
         row = of_fills(case, completions) | self._perceived(case, completions.mean, completions.images[0])
-        if case.index < SPREAD_PICTURES:
-            row["spread"] = _spread(filler, case, request.seed)
+        if case.index in self.numbers[:SPREAD_PICTURES]:
+            row["spread"] = _spread(filler, case)
         return row
 
     def _guess_row(self, method: Method, case: Case) -> Row:
@@ -158,67 +195,73 @@ class Evaluation:
         return dict(zip(guesses, distances.tolist(), strict=True))
 
     def _file(self, name: str, kind: str) -> Path:
-        return self.out / "rows" / f"{_slug(name)}.{kind}.jsonl"
+        return self.out / "rows" / f"{slug(name)}.{kind}.jsonl"
 
-    def _check(self) -> None:
-        """Whether everything asked for is there, and the folder's rows, if any, are of this evaluation."""
-        names = [*self.request.models, *self.baselines]
-        if len({_slug(name) for name in names}) < len(names):
-            raise ConfigError(f"models or baselines share a name: {', '.join(names)}; rename a folder or a command")
-        path, wanted, _ = self.out / "request.json", self._identity(), self.lpips
-        if FOLDER in self.kinds:
-            assert self.request.mask_dir is not None
-            MaskFolder(self.request.mask_dir).check()
-        make_folder(self.out / "rows")
+    def _agree(self, fixed: dict[str, Any], named: dict[str, dict[str, str]]) -> None:
+        """Record what rows depend on, or refuse if it differs from what is recorded; to `named` more may be added."""
+        path = self.out / "request.json"
         try:
             before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         except (OSError, ValueError):
             raise DataError(f"{path}: cannot be read; choose another --out") from None
-        if not before and not any((self.out / "rows").iterdir()):
-            before = wanted
-        changed = [key for key in wanted if key != "models" and before.get(key) != wanted[key]]
-        models = before.get("models", {})
-        changed += [name for name, digest in wanted["models"].items() if models.get(name, digest) != digest]
+        if not before and not (self.out / "rows").exists():
+            before = dict(fixed)
+        changed = [key for key in fixed if before.get(key) != fixed[key]]
+        for group, wanted in named.items():
+            there = before.get(group, {})
+            changed += [name for name in wanted if there.get(name, wanted[name]) != wanted[name]]
+            before[group] = there | wanted
         if changed:
             raise ConfigError(
                 f"--out {self.out}: holds another evaluation ({', '.join(changed)} differ); choose another folder"
             )
-        save_text(path, json.dumps(wanted | {"models": models | wanted["models"]}, indent=2) + "\n")
+        save_text(path, json.dumps(before, indent=2) + "\n")
 
     def _identity(self) -> dict[str, Any]:
-        """What fixes a row. More kinds of holes, baselines and models may join the same folder."""
-        request = self.request
+        """What fixes a row, but for the model or the command."""
+        request, pictures = self.request, (self.source.name(number) for number in range(len(self.source)))
         return {
-            "data": [path.name for path in request.data],
-            "pictures": len(self.source),
-            "size": self.cases(self.kinds[0]).size,
+            "version": __version__,
+            "pictures": sha256(name.encode() for name in pictures),
+            "size": self.size,
+            "channels": self.channels,
             "samples": request.samples,
             "bound_samples": request.bound_samples,
-            "mask_dir": request.mask_dir and request.mask_dir.name,
-            "lpips": request.lpips and request.lpips.name,
+            "masks": self.mask_folder and sha256(path.read_bytes() for path in self.mask_folder.paths),
+            "lpips": request.lpips and sha256([request.lpips.read_bytes()]),
+            "calibrate": request.calibrate,
             "seed": request.seed,
-            "models": {name: digest(filler.model) for name, filler in request.models.items()},
         }
 
+    def _commands(self) -> dict[str, str]:
+        return {name: item for item in self.request.baselines if item.startswith(COMMAND) for name in methods([item])}
 
-def digest(model: ConditionalHVAE) -> str:
-    """A model's fingerprint: SHA-256 of its config and weights."""
-    found = hashlib.sha256(model.config.to_json().encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+
+def sha256(parts: Iterator[bytes] | list[bytes]) -> str:
+    """One fingerprint of several parts."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(hashlib.sha256(part).digest())
     return found.hexdigest()
 
 
+def digest(model: ConditionalHVAE) -> str:
+    """A model's fingerprint, of its config and weights."""
+    tensors = (tensor.detach().cpu().contiguous().numpy().tobytes() for _, tensor in sorted(model.state_dict().items()))
+    return sha256([model.config.to_json().encode(), *tensors])
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+
+
 @torch.inference_mode()
-def _spread(filler: Filler, case: Case, seed: int) -> list[float]:
+def _spread(filler: Filler, case: Case) -> list[float]:
+    known = filler.condition(case.pixels, case.mask)
     with autocast(filler.device):
-        known = filler.condition(case.pixels, case.mask)
-        return [float(level) for level in spread(filler.model, known, SPREAD_DRAWS, seed)[:, 0]]
+        return [float(level) for level in spread(filler.model, known, SPREAD_DRAWS, case.seed)[:, 0]]
 
 
 def _line(row: Row) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
-
-
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)

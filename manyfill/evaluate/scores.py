@@ -10,7 +10,7 @@ import numpy as np
 
 from manyfill.rng import numpy_generator
 
-RESAMPLES = 2000
+RESAMPLES, AT_ONCE = 2000, 50
 
 
 def crps(fills: np.ndarray, truth: np.ndarray) -> float:
@@ -67,7 +67,10 @@ def estimate(*columns: np.ndarray, of: Callable[..., np.ndarray] = lambda mean: 
     Percentile bootstrap over pictures (Efron & Tibshirani 1993, chapter 13); all columns are resampled together, so
     that ratios and differences keep their pairing.
     """
-    count = len(columns[0])
-    pick = numpy_generator(0, "bootstrap").integers(count, size=(RESAMPLES, count))
-    low, high = np.quantile(of(*(column[pick].mean(1) for column in columns)), [0.025, 0.975])
+    count, rng = len(columns[0]), numpy_generator(0, "bootstrap")
+    draws = []
+    for _ in range(0, RESAMPLES, AT_ONCE):  # in portions, for the memory's sake
+        pick = rng.integers(count, size=(AT_ONCE, count))
+        draws.append(of(*(column[pick].mean(1) for column in columns)))
+    low, high = np.quantile(np.concatenate(draws), [0.025, 0.975])
     return Estimate(float(of(*(column.mean() for column in columns))), float(low), float(high))

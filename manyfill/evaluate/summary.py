@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from manyfill.errors import ConfigError
 from manyfill.evaluate.calibration import SPREADS, cut, levels, percent
 from manyfill.evaluate.figures import Row
 from manyfill.evaluate.scores import Estimate, estimate
 
-MEANS = ("psnr_mean", "psnr_one", "psnr_best", "ssim_mean", "ssim_one", "crps", "energy", "diversity")
-PERCEPTUAL = ("lpips_mean", "lpips_one")
-HIGHER, LOWER = (
-    ("psnr_mean", "psnr_one", "psnr_best", "ssim_mean", "ssim_one"),
-    ("bits_per_dim", "bits_per_dim_k", "nats", "nats_k", "crps", "energy", "lpips_mean", "lpips_one"),
-)
+BOUNDS = ("bits_per_dim", "bits_per_dim_k", "nats", "nats_k")
+HIGHER = ("psnr_mean", "psnr_one", "psnr_best", "ssim_mean", "ssim_one", "ssim_best")
+LOWER = (*BOUNDS, "crps", "energy", "lpips_mean", "lpips_one")
+MEANS = (*HIGHER, "crps", "energy", "diversity", "lpips_mean", "lpips_one")
+SAME = ("data", "count", "samples", "bound_samples", "seed")
+"""The settings that two reports must share to be compared."""
 HOLE_SIZES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.01)
 """Edges of the bins of hole size, as shares of the picture."""
 
@@ -52,9 +53,11 @@ def _bits(nats: np.ndarray, dims: np.ndarray) -> np.ndarray:
 
 def figures(rows: Sequence[Row]) -> dict[str, Figure]:
     """Every figure that the rows (P) allow, by name; those of coverage as "coverage.90"."""
-    found = {name: Figure((_column(rows, name),), _same) for name in (*MEANS, *PERCEPTUAL) if name in rows[0]}
-    if _column(rows, "seam_of_truth").any():
-        found["seam_ratio"] = Figure((_column(rows, "seam"), _column(rows, "seam_of_truth")), np.divide)
+    found = {name: Figure((_column(rows, name),), _same) for name in MEANS if name in rows[0]}
+    # Where the true border is flat, or there is none, no fill can be held against it.
+    bordered = [row for row in rows if row["seam_of_truth"] > 0]
+    if bordered:
+        found["seam_ratio"] = Figure((_column(bordered, "seam"), _column(bordered, "seam_of_truth")), np.divide)
     if "nats" in rows[0]:
         dims = _column(rows, "dims")
         for end in ("", "_k"):
@@ -91,15 +94,28 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
 def differences(rows: Sequence[Row], base: Sequence[Row]) -> dict[str, Any]:
     """One model's figures minus another's on the same pictures, with paired intervals."""
     mine, theirs = figures(rows), figures(base)
-    return _nested({name: asdict(mine[name].minus(theirs[name])) for name in mine if name in theirs})
+    shared = mine.keys() & theirs.keys()
+    if [row.get("dims") for row in rows] != [row.get("dims") for row in base]:
+        shared -= set(BOUNDS)  # at different sizes they are of different pixels
+    return _nested({name: asdict(mine[name].minus(theirs[name])) for name in mine if name in shared})
 
 
 def regressions(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
-    """What got worse from the `old` report to the `new` one by more than the old one's interval, a line each."""
+    """What got worse from the `old` report to the `new` one by more than the old one's interval, a line each.
+
+    Models go by their names; one alone is compared with one alone, whatever they are called. ConfigError where the two
+    reports are not of the same pictures and draws.
+    """
+    changed = [key for key in SAME if new["settings"].get(key) != old["settings"].get(key)]
+    if changed:
+        raise ConfigError(f"--against: that report is of other settings ({', '.join(changed)}); evaluate alike")
+    models = dict(new["models"])
+    if len(models) == len(old["models"]) == 1:
+        models = dict(zip(old["models"], models.values(), strict=True))
     found = []
     for model, kinds in old["models"].items():
         for kind, before in kinds["masks"].items():
-            now = new["models"].get(model, {}).get("masks", {}).get(kind)
+            now = models.get(model, {}).get("masks", {}).get(kind)
             if now is None:
                 found.append(f"{model}, {kind} holes: missing in the new report")
                 continue
@@ -108,7 +124,10 @@ def regressions(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
 
 
 def _worse(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]]) -> Iterator[str]:
-    for name in sorted(now.keys() & before.keys()):
+    for name in sorted(before):
+        if name not in now:
+            yield f"{name} is missing in the new report"
+            continue
         new, old = now[name]["mean"], before[name]
         if name in HIGHER:
             bad = new < old["low"]

@@ -1,7 +1,7 @@
 """Calibration: the temperature of every level, fitted so that the fills' intervals cover what they say.
 
 First each level takes the width that its posteriors really have around the prior (`prior_misfit`); then one factor for
-all levels is found by bisection, so that the central 90 % interval covers 90 % on average over the kinds of holes.
+all levels is found by the secant rule, so that the central 90 % interval covers 90 % on average over kinds of holes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,11 @@ from manyfill.evaluate.cases import Cases
 from manyfill.images import to_tensor
 from manyfill.models.hvae import Seen
 from manyfill.pipeline import Filler
-from manyfill.rng import numpy_generator
+from manyfill.rng import key, numpy_generator
 
 LEVEL, SAMPLES = 0.9, 39
-LEAST, MOST, HALVINGS = 0.7, 1.4, 4
+NARROWEST, WIDEST = 0.5, 2.0
+FIRST_STEP, NEAR, TRIES = 0.1, 0.002, 5
 AT_ONCE = 16
 
 
@@ -27,21 +28,33 @@ def fit(filler: Filler, kinds: Sequence[Cases], seed: int) -> dict[str, float]:
     """Set the model's `temperatures` from these cases; returns the coverage by kind of hole that they gave there."""
     model = filler.model
     with torch.inference_mode(), autocast(filler.device):
-        shape = prior_misfit(model, _seen(filler, kinds), seed).to(model.temperatures)
-    low, high = LEAST, MOST
-    for _ in range(HALVINGS):
-        # In logarithms: half and twice are equally far from 1.
-        factor = (low * high) ** 0.5
-        model.temperatures.copy_(shape * factor)
+        shape = prior_misfit(model, _seen(filler, kinds), seed).clamp(NARROWEST, WIDEST).to(model.temperatures)
+    tried: list[tuple[float, float, dict[str, float]]] = []
+    step = 0.0  # the factor's logarithm: half and twice are equally far from 1
+    for _ in range(TRIES):
+        model.temperatures.copy_(shape * np.exp(step))
         covered = _coverage(filler, kinds, seed)
-        low, high = (factor, high) if np.mean(list(covered.values())) < nominal(LEVEL, SAMPLES) else (low, factor)
+        tried.append((step, float(np.mean(list(covered.values()))) - nominal(LEVEL, SAMPLES), covered))
+        if abs(tried[-1][1]) < NEAR:
+            break
+        step = _next(tried)
+    step, _, covered = min(tried, key=lambda one: abs(one[1]))
+    model.temperatures.copy_(shape * np.exp(step))
     return covered
+
+
+def _next(tried: Sequence[tuple[float, float, dict[str, float]]]) -> float:
+    """Where the line through the last two tries crosses zero; wider fills cover more."""
+    last, excess, _ = tried[-1]
+    slope = (excess - tried[-2][1]) / (last - tried[-2][0]) if len(tried) > 1 and last != tried[-2][0] else 0.0
+    step = last - excess / slope if slope > 0 else last - np.sign(excess) * FIRST_STEP
+    return float(np.clip(step, np.log(NARROWEST), np.log(WIDEST)))
 
 
 def _seen(filler: Filler, kinds: Sequence[Cases]) -> Iterator[Seen]:
     for cases in kinds:
         for start in range(0, len(cases), AT_ONCE):
-            group = [cases[index] for index in range(start, min(start + AT_ONCE, len(cases)))]
+            group = [cases[place] for place in range(start, min(start + AT_ONCE, len(cases)))]
             x = torch.stack([to_tensor(case.pixels) for case in group]).to(filler.device)
             m = torch.stack([torch.from_numpy(case.mask)[None] for case in group]).float().to(filler.device)
             yield filler.model.encode(x, m)
@@ -51,8 +64,9 @@ def _coverage(filler: Filler, kinds: Sequence[Cases], seed: int) -> dict[str, fl
     covered = {}
     for cases in kinds:
         counts = np.zeros(SAMPLES + 1)
-        for case in cases:
-            images = filler(case.pixels, case.mask, SAMPLES, seed).images
+        for case in (cases[place] for place in range(len(cases))):
+            # Other noise than an evaluation's, which would flatter a fit to it.
+            images = filler(case.pixels, case.mask, SAMPLES, key(seed, "calibrate", case.index)).images
             fills, rng = np.stack([case.hole(image) for image in images]), numpy_generator(seed, "ties", case.index)
             counts += histogram(ranks(fills, case.hole(case.pixels), rng), SAMPLES)
         covered[cases.kind] = coverage(counts, LEVEL)

@@ -194,7 +194,7 @@ class TopDown(nn.Module):
 
     def recall(self, features: Features) -> Features:
         """What the known picture's features add to the state on entering each size: the same for all its fills."""
-        return {spec.size: self.borders[str(spec.size)].recall(features[spec.size]) for spec in self.specs}  # type: ignore[operator]
+        return {int(size): border.recall(features[int(size)]) for size, border in self.borders.items()}  # type: ignore[operator]
 
     def forward(
         self, known: Evidence, full: Evidence | None, missing: dict[int, Tensor], choose: Choose
