@@ -41,7 +41,7 @@ class TrainSettings(Finite):
     clip_norm: float = Field(1.0, gt=0)
     skip_factor: float = Field(20.0, gt=1, description="skip a step whose gradient is so many times the usual norm")
     patience: int = Field(20, ge=1, description="broken steps in a row before going back to the last checkpoint")
-    nested_weight: float = Field(0.1, ge=0, description="of the truncated hierarchies' losses; unused without a canvas")
+    nested_weight: float = Field(0.3, ge=0, description="of the truncated hierarchies' losses; unused without a canvas")
     kl_warmup: float = Field(0.0, ge=0, le=1, description="share of the run over which the KL weight grows to 1")
     checkpoint_minutes: float = Field(5.0, gt=0)
     checkpoint_steps: int = Field(1000, ge=1, description="instead of checkpoint_minutes in a run counted in steps")
