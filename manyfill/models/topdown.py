@@ -22,7 +22,7 @@ Choose = Callable[[int, Gaussian, Gaussian | None], Tensor]
 UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
 # Finer than the picture's own noise is of no use, and a prior a thousandth wide makes one wrong guess cost a million
 # nats, whose gradient then wrecks the weights.
-SMALLEST_STD = 0.05
+SMALLEST_STD = 0.01
 LARGEST_MEAN, LARGEST_RAW = 8.0, 4.0
 CODE_GAIN, SKETCH_GAIN = 4.0, 0.2
 
