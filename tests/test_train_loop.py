@@ -60,8 +60,8 @@ def test_it_overfits_one_small_batch_to_below_two_bits(tmp_path: Path) -> None:
 
 # Bits per dimension at each of the first 20 steps. A change that alters them on purpose puts in what the test prints.
 GOLDEN = [
-    *(13.7335, 24.0158, 18.8076, 18.6568, 18.8983, 21.2983, 20.2516, 20.0904, 19.897, 16.8891),
-    *(17.5497, 19.471, 16.0649, 13.4608, 18.3716, 14.3438, 11.995, 12.8715, 13.4212, 11.7653),
+    *(9.4637, 12.134, 11.28, 12.1653, 12.1303, 9.9401, 9.3936, 10.0321, 8.7933, 10.1469),
+    *(9.6539, 9.2889, 8.6333, 10.0031, 8.0429, 8.2664, 8.3503, 8.3161, 9.0475, 8.0825),
 ]
 
 

@@ -130,12 +130,12 @@ def colour_axes(channels: int) -> Tensor:
 
     A prior with a deviation for each latent map cannot say that red, green and blue err together, as they nearly always
     do: fills would be coloured smoke. Lightness and two opponent colours (Ohta et al. 1980) err independently, the
-    colours by about a quarter and an eighth, for which they are scaled up.
+    colours by about a quarter and an eighth. Scaled up by half as much, they also suit pictures in false colours.
     """
     if channels != 3:
         return torch.eye(channels)
     axes = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
-    return axes / axes.norm(dim=1, keepdim=True) * torch.tensor([[1.0], [4], [8]])
+    return axes / axes.norm(dim=1, keepdim=True) * torch.tensor([[1.0], [2], [4]])
 
 
 def _halves(h: Tensor) -> tuple[Tensor, Tensor]:
