@@ -285,7 +285,8 @@ def evaluate(
     baselines
         opencv, biharmonic, mean, nearest, comma-separated, or 'cmd:PROGRAM {image} {mask} {out}'; may be repeated.
     calibrate
-        Fit the model's temperatures on the last pictures of the data first, and store them with the model.
+        First fit the model's temperatures on 32 pictures spread over the data, which are then left out of the
+        evaluation, and store them with the model.
     training
         The pictures the model was trained on, to check that fills are no copies.
     show
