@@ -31,8 +31,8 @@ class FeatureExtractor(nn.Module):
         )
 
     def forward(self, x: Tensor, m: Tensor, guide: Tensor, guide_present: Tensor) -> Features:
-        """`x` is blanked where `m` is 1; `guide` (B, C, H, W) counts where `guide_present` (B,) is 1."""
-        planes = [x * (1 - m), m]
+        """`guide` (B, C, H, W) counts where `guide_present` (B,) is 1; what `x` holds where `m` is 1 is read too."""
+        planes = [x, m]
         if self.config.guide:
             flag = guide_present.view(-1, 1, 1, 1).expand_as(m)
             planes += [guide * flag, flag]

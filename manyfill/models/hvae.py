@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from manyfill.distributions import Gaussian
 from manyfill.models.bound import Bound, level_kl, nested_losses
 from manyfill.models.config import ModelConfig
+from manyfill.models.expectation import Expectation
 from manyfill.models.features import FeatureExtractor, Features
 from manyfill.models.heads import MixtureHead
 from manyfill.models.topdown import Choose, Evidence, Step, TopDown
@@ -67,6 +68,7 @@ class ConditionalHVAE(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.expectation = Expectation(config)
         self.features = FeatureExtractor(config)
         self.topdown = TopDown(config)
         self.head = MixtureHead(config, config.levels[-1].width)
@@ -94,17 +96,19 @@ class ConditionalHVAE(nn.Module):
     def encode(self, x: Tensor, m: Tensor, guide: Tensor | None = None, guide_present: Tensor | None = None) -> Seen:
         """What the known pixels and the whole pictures tell; x, m and the guide as in `forward`."""
         guide, guide_present = _guide(x, guide, guide_present)
+        blanked = x * (1 - m)
+        completed = self._completed(blanked, m, guide, guide_present)
         nothing_missing = torch.zeros_like(m)
-        # One batched pass reads the blanked and the whole picture with the same parameters.
+        # One batched pass reads the completed and the whole picture with the same parameters.
         both = self.features(
-            torch.cat([x, x]),
+            torch.cat([completed, x]),
             torch.cat([m, nothing_missing]),
             torch.cat([guide, guide]),
             torch.cat([guide_present, guide_present]),
         )
-        blanked, whole = ({size: h[part] for size, h in both.items()} for part in _halves(len(x)))
-        known = self._known(x * (1 - m), m, blanked)
-        return Seen(x, known, Evidence(whole, self._pictures(x)))
+        of_known, of_whole = ({size: h[part] for size, h in both.items()} for part in _halves(len(x)))
+        known = self._known(blanked, completed, m, of_known)
+        return Seen(x, known, Evidence(of_whole, self._pictures(x)))
 
     def infer(self, seen: Seen, generator: torch.Generator | None = None) -> tuple[Tensor, list[Step]]:
         """One traversal with the posterior: the pixel term (B,) in nats and every level's step."""
@@ -122,9 +126,10 @@ class ConditionalHVAE(nn.Module):
         self, x: Tensor, m: Tensor, guide: Tensor | None = None, guide_present: Tensor | None = None
     ) -> Known:
         """What the known pixels tell, once per picture; x and m as in `forward`, hole pixels of x are not read."""
-        x = x * (1 - m)
-        features = self.features(x, m, *_guide(x, guide, guide_present))
-        return self._known(x, m, features)
+        blanked = x * (1 - m)
+        guide, guide_present = _guide(x, guide, guide_present)
+        completed = self._completed(blanked, m, guide, guide_present)
+        return self._known(blanked, completed, m, self.features(completed, m, guide, guide_present))
 
     def fill(self, known: Known, noise: Sequence[torch.Generator], temperature: float = 1.0) -> Fills:
         """Draw len(noise) fills, the same number for each picture, each from a generator of its own.
@@ -146,8 +151,12 @@ class ConditionalHVAE(nn.Module):
         x, mean = self.head.sample(h, canvas, known.x, known.m, noise)
         return Fills(x, mean, [step.z for step in steps])
 
-    def _known(self, x: Tensor, m: Tensor, features: Features) -> Known:
-        return Known(x, m, Evidence(self.topdown.recall(features), self._pictures(x)), self._missing(m))
+    def _completed(self, blanked: Tensor, m: Tensor, guide: Tensor, guide_present: Tensor) -> Tensor:
+        """The picture with its hole as the known pixels lead one to expect it, or blank without a canvas to start."""
+        return self.expectation(blanked, m, guide, guide_present) if self.config.canvas else blanked
+
+    def _known(self, blanked: Tensor, completed: Tensor, m: Tensor, features: Features) -> Known:
+        return Known(blanked, m, Evidence(self.topdown.recall(features), self._pictures(completed)), self._missing(m))
 
     def _pictures(self, x: Tensor) -> dict[int, Tensor]:
         x = x.contiguous(memory_format=torch.channels_last)

@@ -205,7 +205,8 @@ class TopDown(nn.Module):
         cell that lies in the hole. Latents live wherever that is not 0.
         """
         batch = next(iter(missing.values())).shape[0]
-        h, canvas = self.start.expand(batch, -1, -1, -1), self.start.new_zeros(batch, self.channels, 1, 1)
+        h = self.start.expand(batch, -1, -1, -1)
+        canvas = departure = self.start.new_zeros(batch, self.channels, 1, 1)
         size, steps = 0, []
         for level, (spec, latent) in enumerate(zip(self.specs, self.blocks, strict=True)):
             assert isinstance(latent, LatentBlock)
@@ -213,10 +214,10 @@ class TopDown(nn.Module):
             if spec.size != size:
                 h = self.ups[str(spec.size)](h) if size else h
                 size = spec.size
-                canvas = F.interpolate(canvas.clamp(-1, 1), size=size, mode="bilinear", align_corners=False)
                 if self.canvas:
-                    # The known part of every cell is exact; the canvas so far stands for the missing part.
-                    canvas = known.pictures[size] + missing[size] * canvas
+                    # What the known pixels lead one to expect, and in the missing part of each cell also the levels' departure from it.
+                    departure = F.interpolate(departure, size=size, mode="bilinear", align_corners=False)
+                    canvas = known.pictures[size] + missing[size] * departure
                 h = latent.prepare(self.borders[str(size)](h, known.features[size], canvas))
                 if self.canvas:
                     # What the known side lets one expect is drawn before any latent codes the error that is left.
@@ -233,5 +234,6 @@ class TopDown(nn.Module):
             h = latent.feed(h, z)
             if self.canvas:
                 canvas = canvas + latent.stroke(h, z) * hole
+                departure = canvas.clamp(-1, 1) - known.pictures[size]
             steps.append(Step(prior, posterior, z, hole, canvas))
         return h, canvas, steps

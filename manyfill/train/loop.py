@@ -24,7 +24,7 @@ from manyfill.train.log import validations
 from manyfill.train.monitor import Monitor
 from manyfill.train.optim import learning_rate
 from manyfill.train.settings import Settings
-from manyfill.train.setup import check_same_run, initial_state, sources, training_samples
+from manyfill.train.setup import acquaint, check_same_run, initial_state, sources, training_samples
 from manyfill.train.state import RunState, load_newest
 from manyfill.train.validate import save_sheet, validation_figures
 
@@ -68,6 +68,8 @@ class Trainer:
         state = initial_state(self.settings, self.device)
         for warning in load_newest(self.out, state):
             self.monitor.note(f"warning: {warning}")
+        if state.step == 0 and self.settings.init is None:
+            acquaint(state, self.samples)
         return state
 
     def train(self) -> None:

@@ -18,6 +18,9 @@ from manyfill.train.tally import Tally
 from manyfill.train.validate import validation_batches
 
 
+FIRST_SAMPLES = 8192
+
+
 def check_same_run(settings: Settings, out: Path) -> None:
     """ConfigError if `out` holds the checkpoints of a run with other settings; only its length may change."""
     if not checkpoints(out):
@@ -68,3 +71,12 @@ def initial_state(settings: Settings, device: torch.device) -> RunState:
     ema = averaged(model, settings.train.ema_decay)
     guard, tally = Guard(settings.train.skip_factor), Tally(len(settings.model.levels), device)
     return RunState(model, ema, optimizer(model, settings.train), guard, tally)
+
+
+def acquaint(state: RunState, samples: TrainingSamples) -> None:
+    """Fit what the model expects of pictures before it learns: the statistics of the first of its training samples."""
+    count = min(len(samples.source), FIRST_SAMPLES)
+    pictures = torch.stack([samples[position].x for position in range(count)])
+    for model in (state.model, state.ema.module):
+        assert isinstance(model, ConditionalHVAE)
+        model.expectation.fit(pictures.to(next(model.parameters()).device))
