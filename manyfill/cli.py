@@ -259,6 +259,7 @@ def evaluate(
     lpips: Path | None = None,
     inception: Path | None = None,
     against: Path | None = None,
+    workers: int | None = None,
     seed: int = 0,
 ) -> int:
     """Measure how good a model's fills are, and how far to trust them; several models are compared on the same holes.
@@ -283,7 +284,7 @@ def evaluate(
     limit
         Take the first so many pictures; all if left out.
     baselines
-        opencv, biharmonic, mean, nearest, comma-separated, or 'cmd:PROGRAM {image} {mask} {out}'; may be repeated.
+        opencv, biharmonic, mean, nearest, gaussian, comma-separated, or 'cmd:PROGRAM {image} {mask} {out}'; may be repeated.
     calibrate
         First fit the model's temperatures on 32 pictures spread over the data, which are then left out of the
         evaluation, and store them with the model.
@@ -297,6 +298,8 @@ def evaluate(
         Weights of the Inception network for FID and KID, a safetensors file.
     against
         An earlier report.json to compare with.
+    workers
+        Processes that share the pictures; as many as the processor can keep busy if left out.
     seed
         The same seed draws the same holes and fills.
     """
@@ -320,6 +323,7 @@ def evaluate(
         lpips=lpips,
         inception=inception,
         against=against,
+        workers=workers,
         seed=seed,
     )
     return evaluate(options, report=print)

@@ -32,7 +32,8 @@ def test_baselines_keep_the_known_and_never_read_the_hole(method: str, channels:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_baselines_continue_a_flat_picture(method: str) -> None:
-    tolerance = 4 if method == "telea" else 0.5  # OpenCV's Telea truncates as it marches
+    # OpenCV's Telea truncates as it marches; a Gaussian draws all that it is not told towards the mean.
+    tolerance = {"telea": 4, "gaussian": 10}.get(method, 0.5)
     pixels = np.full((32, 32, 3), (200, 90, 7), np.uint8)
     guess = inpaint(METHODS[method], pixels, draw("centre", 32, 32, numpy_generator(0, "test")))
     assert np.abs(guess - pixels).max() < tolerance

@@ -14,6 +14,7 @@ from manyfill.checkpoint import save_temperatures, stored_at
 from manyfill.data import Source, open_source
 from manyfill.errors import ConfigError, DataError, ManyfillError
 from manyfill.evaluate import memorisation
+from manyfill.evaluate.crew import usual_size
 from manyfill.evaluate.inception import Inception
 from manyfill.evaluate.page import estimate_of
 from manyfill.evaluate.perceptual import Lpips
@@ -57,6 +58,7 @@ class Options:
     lpips: Path | None = None
     inception: Path | None = None
     against: Path | None = None
+    workers: int | None = None
     seed: int = 0
 
 
@@ -65,6 +67,7 @@ def evaluate(options: Options, report: Callable[[str], None]) -> int:
     _check_packages()
     before = None if options.against is None else read(options.against)
     evaluation = Evaluation(_request(options), options.out)
+    workers = _workers(options, evaluation)
     # All that may be missing is asked for before the work begins.
     evaluation.check()
     homes = [stored_at(source) for source in options.models] if options.calibrate else []
@@ -75,8 +78,8 @@ def evaluate(options: Options, report: Callable[[str], None]) -> int:
         raise DataError("--inception: FID and KID are of sets; evaluate two or more pictures")
     with evaluation.claimed():
         for filler, home in zip(evaluation.request.models.values(), homes, strict=False):
-            report(_calibrated(evaluation, filler, home))
-        evaluation.run(_progress)
+            report(_calibrated(evaluation, filler, home, workers))
+        evaluation.run(_progress, workers)
         found = publish(evaluation, _extras(evaluation, training, show, inception))
     for line in _headline(found):
         report(line)
@@ -111,6 +114,12 @@ def _request(options: Options) -> Request:
     )
 
 
+def _workers(options: Options, evaluation: Evaluation) -> int:
+    if options.workers is not None and options.workers < 1:
+        raise ConfigError(f"--workers {options.workers}: must be 1 or more")
+    return options.workers or usual_size(next(iter(evaluation.request.models.values())).device)
+
+
 def _named(sources: Sequence[str]) -> dict[str, str]:
     """Models by a short name: where a directory lies on this machine is nobody's business."""
     names: dict[str, str] = {}
@@ -129,7 +138,7 @@ def _progress(numbers: Sequence[int], what: str) -> Iterator[int]:
     yield from track(numbers, what, transient=True, console=console, disable=not console.is_terminal)
 
 
-def _calibrated(evaluation: Evaluation, filler: Filler, home: Path) -> str:
+def _calibrated(evaluation: Evaluation, filler: Filler, home: Path, workers: int) -> str:
     """Calibrate a model and store it, unless this folder's evaluation has done so already; returns what to tell."""
     record = evaluation.out / "calibration.json"
     done = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
@@ -137,7 +146,7 @@ def _calibrated(evaluation: Evaluation, filler: Filler, home: Path) -> str:
     if now not in done:
         size, numbers = filler.model.config.size, evaluation.calibration
         kinds = [evaluation.cases(kind, numbers=numbers, size=size) for kind in evaluation.kinds]
-        covered = fit(filler, kinds, evaluation.request.seed)
+        covered = fit(filler, kinds, evaluation.request.seed, workers)
         save_temperatures(home, filler.model)
         now = digest(filler.model)
         done[now] = {"coverage": covered, "temperatures": filler.model.temperatures.tolist()}

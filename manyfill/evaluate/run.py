@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from manyfill.diagnostics import spread
 from manyfill.errors import ConfigError, DataError, OutputError
 from manyfill.evaluate.baselines import COMMAND, Method, inpaint, methods
 from manyfill.evaluate.cases import Case, Cases, first, kinds
+from manyfill.evaluate.crew import Crew
 from manyfill.evaluate.figures import Row, of_fills, of_guess
 from manyfill.evaluate.perceptual import Lpips
 from manyfill.files import locked, make_folder, save_text
@@ -140,17 +141,22 @@ class Evaluation:
             self._agree(self._identity(), {"commands": self._commands()})
             yield
 
-    def run(self, progress: Progress) -> None:
-        """Work out every row that is not there yet; raises ManyfillError."""
+    def run(self, progress: Progress, workers: int = 1) -> None:
+        """Work out every row that is not there yet, in so many processes; raises ManyfillError."""
         digests = {name: digest(filler.model) for name, filler in self.request.models.items()}
         self._agree({}, {"models": digests})
         make_folder(self.out / "rows")
-        for kind in self.kinds:
-            cases = self.cases(kind)
-            for name, filler in self.request.models.items():
-                self._extend(name, cases, progress, partial(self._model_row, filler))
-            for name, method in self.baselines.items():
-                self._extend(name, cases, progress, partial(self._guess_row, method))
+        with Crew(workers, self) as crew:
+            for kind in self.kinds:
+                for name in (*self.request.models, *self.baselines):
+                    self._extend(name, kind, progress, crew)
+
+    def row(self, name: str, kind: str, place: int) -> Row:
+        """The figures of a method on one picture."""
+        case = self.cases(kind)[place]
+        if name in self.request.models:
+            return self._model_row(self.request.models[name], case)
+        return self._guess_row(self.baselines[name], case)
 
     def rows(self, name: str, kind: str) -> list[Row]:
         """A method's rows, in order of their pictures."""
@@ -162,11 +168,13 @@ class Evaluation:
         # An interruption may have cut the last line short.
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def _extend(self, name: str, cases: Cases, progress: Progress, row: Callable[[Case], Row]) -> None:
-        found, path = self._stored(name, cases.kind), self._file(name, cases.kind)
+    def _extend(self, name: str, kind: str, progress: Progress, crew: Crew) -> None:
+        found, path = self._stored(name, kind), self._file(name, kind)
         save_text(path, "".join(map(_line, found)))
-        for place in progress(range(len(found), len(cases)), f"{name}, {cases.kind}"):
-            line = _line(row(cases[place]))
+        left = range(len(found), len(self.numbers))
+        rows = crew.each(_row, [(name, kind, place) for place in left])
+        for _ in progress(left, f"{name}, {kind}"):
+            line = _line(next(rows))
             try:
                 with path.open("a", encoding="utf-8") as file:
                     file.write(line)
@@ -261,6 +269,10 @@ def _spread(filler: Filler, case: Case) -> list[float]:
     known = filler.condition(case.pixels, case.mask)
     with autocast(filler.device):
         return [float(level) for level in spread(filler.model, known, SPREAD_DRAWS, case.seed)[:, 0]]
+
+
+def _row(evaluation: Evaluation, task: tuple[str, str, int]) -> Row:
+    return evaluation.row(*task)
 
 
 def _line(row: Row) -> str:

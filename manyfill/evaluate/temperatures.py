@@ -5,14 +5,17 @@ all levels is found by the secant rule, so that the central 90 % interval covers
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from manyfill.device import autocast
 from manyfill.diagnostics import prior_misfit
 from manyfill.evaluate.calibration import coverage, histogram, nominal, ranks
 from manyfill.evaluate.cases import Cases
+from manyfill.evaluate.crew import Crew
 from manyfill.images import to_tensor
 from manyfill.models.hvae import Seen
 from manyfill.pipeline import Filler
@@ -24,20 +27,20 @@ FIRST_STEP, NEAR, TRIES = 0.1, 0.002, 5
 AT_ONCE = 16
 
 
-def fit(filler: Filler, kinds: Sequence[Cases], seed: int) -> dict[str, float]:
+def fit(filler: Filler, kinds: Sequence[Cases], seed: int, workers: int = 1) -> dict[str, float]:
     """Set the model's `temperatures` from these cases; returns the coverage by kind of hole that they gave there."""
     model = filler.model
     with torch.inference_mode(), autocast(filler.device):
         shape = prior_misfit(model, _seen(filler, kinds), seed).clamp(NARROWEST, WIDEST).to(model.temperatures)
     tried: list[tuple[float, float, dict[str, float]]] = []
     step = 0.0  # the factor's logarithm: half and twice are equally far from 1
-    for _ in range(TRIES):
-        model.temperatures.copy_(shape * np.exp(step))
-        covered = _coverage(filler, kinds, seed)
-        tried.append((step, float(np.mean(list(covered.values()))) - nominal(LEVEL, SAMPLES), covered))
-        if abs(tried[-1][1]) < NEAR:
-            break
-        step = _next(tried)
+    with Crew(workers, _Trial(filler, kinds, seed)) as crew:
+        for _ in range(TRIES):
+            covered = _coverage(crew, shape * np.exp(step))
+            tried.append((step, float(np.mean(list(covered.values()))) - nominal(LEVEL, SAMPLES), covered))
+            if abs(tried[-1][1]) < NEAR:
+                break
+            step = _next(tried)
     step, _, covered = min(tried, key=lambda one: abs(one[1]))
     model.temperatures.copy_(shape * np.exp(step))
     return covered
@@ -60,14 +63,33 @@ def _seen(filler: Filler, kinds: Sequence[Cases]) -> Iterator[Seen]:
             yield filler.model.encode(x, m)
 
 
-def _coverage(filler: Filler, kinds: Sequence[Cases], seed: int) -> dict[str, float]:
-    covered = {}
-    for cases in kinds:
-        counts = np.zeros(SAMPLES + 1)
-        for case in (cases[place] for place in range(len(cases))):
-            # Other noise than an evaluation's, which would flatter a fit to it.
-            images = filler(case.pixels, case.mask, SAMPLES, key(seed, "calibrate", case.index)).images
-            fills, rng = np.stack([case.hole(image) for image in images]), numpy_generator(seed, "ties", case.index)
-            counts += histogram(ranks(fills, case.hole(case.pixels), rng), SAMPLES)
-        covered[cases.kind] = coverage(counts, LEVEL)
-    return covered
+@dataclass(frozen=True)
+class _Trial:
+    """What a try of some temperatures takes."""
+
+    filler: Filler
+    kinds: Sequence[Cases]
+    seed: int
+
+    def counts(self, temperatures: Tensor, kind: int, place: int) -> np.ndarray:
+        """How often each rank of the truth among the fills occurs in one picture (SAMPLES + 1,)."""
+        self.filler.model.temperatures.copy_(temperatures)
+        case = self.kinds[kind][place]
+        # Other noise than an evaluation's, which would flatter a fit to it.
+        images = self.filler(case.pixels, case.mask, SAMPLES, key(self.seed, "calibrate", case.index)).images
+        fills, rng = np.stack([case.hole(image) for image in images]), numpy_generator(self.seed, "ties", case.index)
+        return histogram(ranks(fills, case.hole(case.pixels), rng), SAMPLES)
+
+
+def _counts(trial: _Trial, task: tuple[Tensor, int, int]) -> np.ndarray:
+    return trial.counts(*task)
+
+
+def _coverage(crew: Crew, temperatures: Tensor) -> dict[str, float]:
+    """The coverage by kind of hole."""
+    kinds = crew.held.kinds
+    tasks = [(temperatures, kind, place) for kind, cases in enumerate(kinds) for place in range(len(cases))]
+    counts = np.zeros((len(kinds), SAMPLES + 1))
+    for (_, kind, _), found in zip(tasks, crew.each(_counts, tasks), strict=True):
+        counts[kind] += found
+    return {cases.kind: coverage(row, LEVEL) for cases, row in zip(kinds, counts, strict=True)}

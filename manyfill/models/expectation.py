@@ -12,8 +12,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from manyfill.models.config import ModelConfig
-
 ITERATIONS = 20  # more move the mean by less than a grey level, even where one pixel in twenty is known
 UNTAUGHT_PICTURES = 100  # what is assumed of photographs weighs as much as having seen so many
 
@@ -43,9 +41,8 @@ class Expectation(nn.Module):
     mean: Tensor
     spectrum: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, channels: int, size: int) -> None:
         super().__init__()
-        size, channels = config.size, config.channels
         frequency = torch.arange(size)
         cosines = torch.cos(math.pi / size * (frequency + 0.5) * frequency[:, None]) * math.sqrt(2 / size)
         cosines[0] /= math.sqrt(2)
@@ -64,7 +61,6 @@ class Expectation(nn.Module):
         power = self._transformed(coloured - self.mean).square().sum(0)
         self.spectrum.copy_((power + UNTAUGHT_PICTURES * untaught_spectrum(channels, size).to(power)) / seen)
 
-    @torch.no_grad()
     def forward(self, x: Tensor, m: Tensor, guide: Tensor, guide_present: Tensor) -> Tensor:
         """The known pixels of x (B, C, S, S), and in the hole m (B, 1, S, S) their mean given those.
 

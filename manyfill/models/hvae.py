@@ -68,7 +68,7 @@ class ConditionalHVAE(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.expectation = Expectation(config)
+        self.expectation = Expectation(config.channels, config.size)
         self.features = FeatureExtractor(config)
         self.topdown = TopDown(config)
         self.head = MixtureHead(config, config.levels[-1].width)
@@ -95,7 +95,7 @@ class ConditionalHVAE(nn.Module):
 
     def encode(self, x: Tensor, m: Tensor, guide: Tensor | None = None, guide_present: Tensor | None = None) -> Seen:
         """What the known pixels and the whole pictures tell; x, m and the guide as in `forward`."""
-        guide, guide_present = _guide(x, guide, guide_present)
+        guide, guide_present = self._guide(x, guide, guide_present)
         blanked = x * (1 - m)
         completed = self._completed(blanked, m, guide, guide_present)
         nothing_missing = torch.zeros_like(m)
@@ -127,7 +127,7 @@ class ConditionalHVAE(nn.Module):
     ) -> Known:
         """What the known pixels tell, once per picture; x and m as in `forward`, hole pixels of x are not read."""
         blanked = x * (1 - m)
-        guide, guide_present = _guide(x, guide, guide_present)
+        guide, guide_present = self._guide(x, guide, guide_present)
         completed = self._completed(blanked, m, guide, guide_present)
         return self._known(blanked, completed, m, self.features(completed, m, guide, guide_present))
 
@@ -151,6 +151,11 @@ class ConditionalHVAE(nn.Module):
         x, mean = self.head.sample(h, canvas, known.x, known.m, noise)
         return Fills(x, mean, [step.z for step in steps])
 
+    def _guide(self, x: Tensor, guide: Tensor | None, present: Tensor | None) -> tuple[Tensor, Tensor]:
+        if guide is None or not self.config.guide:
+            return torch.zeros_like(x), x.new_zeros(len(x))
+        return guide, x.new_ones(len(x)) if present is None else present
+
     def _completed(self, blanked: Tensor, m: Tensor, guide: Tensor, guide_present: Tensor) -> Tensor:
         """The picture with its hole as the known pixels lead one to expect it, or blank without a canvas to start."""
         return self.expectation(blanked, m, guide, guide_present) if self.config.canvas else blanked
@@ -173,12 +178,6 @@ def _repeated(t: Tensor, n: int) -> Tensor:
 
 def _halves(count: int) -> tuple[slice, slice]:
     return slice(count), slice(count, None)
-
-
-def _guide(x: Tensor, guide: Tensor | None, present: Tensor | None) -> tuple[Tensor, Tensor]:
-    if guide is None:
-        return torch.zeros_like(x), x.new_zeros(len(x))
-    return guide, x.new_ones(len(x)) if present is None else present
 
 
 def _normal(noise: Sequence[torch.Generator], like: Tensor) -> Tensor:

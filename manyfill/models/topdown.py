@@ -214,10 +214,11 @@ class TopDown(nn.Module):
             if spec.size != size:
                 h = self.ups[str(spec.size)](h) if size else h
                 size = spec.size
+                canvas = missing[size] * F.interpolate(departure, size=size, mode="bilinear", align_corners=False)
                 if self.canvas:
-                    # What the known pixels lead one to expect, and in the missing part of each cell also the levels' departure from it.
-                    departure = F.interpolate(departure, size=size, mode="bilinear", align_corners=False)
-                    canvas = known.pictures[size] + missing[size] * departure
+                    # What the known pixels lead one to expect, and in the missing part of every cell also what the
+                    # coarser levels drew beyond that.
+                    canvas = known.pictures[size] + canvas
                 h = latent.prepare(self.borders[str(size)](h, known.features[size], canvas))
                 if self.canvas:
                     # What the known side lets one expect is drawn before any latent codes the error that is left.

@@ -17,7 +17,6 @@ from manyfill.train.state import RunState, checkpoints
 from manyfill.train.tally import Tally
 from manyfill.train.validate import validation_batches
 
-
 FIRST_SAMPLES = 8192
 
 
