@@ -284,7 +284,8 @@ def evaluate(
     limit
         Take the first so many pictures; all if left out.
     baselines
-        opencv, biharmonic, mean, nearest, gaussian, comma-separated, or 'cmd:PROGRAM {image} {mask} {out}'; may be repeated.
+        opencv, biharmonic, mean, nearest, gaussian, comma-separated, or 'cmd:PROGRAM {image} {mask} {out}'; may be
+        repeated.
     calibrate
         First fit the model's temperatures on 32 pictures spread over the data, which are then left out of the
         evaluation, and store them with the model.

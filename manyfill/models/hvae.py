@@ -68,7 +68,7 @@ class ConditionalHVAE(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.expectation = Expectation(config.channels, config.size)
+        self.expectation = Expectation(config.channels, config.size) if config.canvas else None
         self.features = FeatureExtractor(config)
         self.topdown = TopDown(config)
         self.head = MixtureHead(config, config.levels[-1].width)
@@ -157,8 +157,8 @@ class ConditionalHVAE(nn.Module):
         return guide, x.new_ones(len(x)) if present is None else present
 
     def _completed(self, blanked: Tensor, m: Tensor, guide: Tensor, guide_present: Tensor) -> Tensor:
-        """The picture with its hole as the known pixels lead one to expect it, or blank without a canvas to start."""
-        return self.expectation(blanked, m, guide, guide_present) if self.config.canvas else blanked
+        """The picture with its hole as its known pixels lead one to expect, or blank in a model without a canvas."""
+        return blanked if self.expectation is None else self.expectation(blanked, m, guide, guide_present)
 
     def _known(self, blanked: Tensor, completed: Tensor, m: Tensor, features: Features) -> Known:
         return Known(blanked, m, Evidence(self.topdown.recall(features), self._pictures(completed)), self._missing(m))

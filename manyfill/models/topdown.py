@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from manyfill.distributions import Gaussian
 from manyfill.models.blocks import Upsample, activation, blocks, conv, kernel_at
 from manyfill.models.config import LevelSpec, ModelConfig
+from manyfill.models.expectation import colour_axes
 from manyfill.models.features import Features
 
 Choose = Callable[[int, Gaussian, Gaussian | None], Tensor]
@@ -25,6 +26,9 @@ UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
 SMALLEST_STD = 0.01
 LARGEST_MEAN, LARGEST_RAW = 8.0, 4.0
 CODE_GAIN, SKETCH_GAIN = 4.0, 0.2
+# Of lightness and two opponent colours, whose errors are about a quarter and an eighth of lightness's in photographs.
+# Half of what would make them equal, so that pictures in false colours fare well too.
+COLOUR_GAINS = (1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,13 @@ class LatentBlock(nn.Module):
             self.code = conv(config.channels, spec.latent, 1)
             self.sketch = conv(spec.latent, config.channels, 1)
             self.paint = conv(spec.width, config.channels, 1, gain=0.1)
-            axes = colour_axes(config.channels)[: spec.latent, :, None, None]
+            axes = colour_axes(config.channels) * torch.tensor(COLOUR_GAINS[: config.channels])[:, None]
+            axes = axes[: spec.latent, :, None, None]
             back = (axes / axes.square().sum(1, keepdim=True)).transpose(0, 1)
             with torch.no_grad():
                 # The error's lightness and colours each go into one latent map, amplified above the noise, and back.
+                # A prior with a deviation for each map cannot say that red, green and blue err together, as they nearly
+                # always do: along them fills would be coloured smoke.
                 for layer in (self.code, self.sketch):
                     nn.init.zeros_(layer.weight)
                 self.code.weight[: len(axes)] = CODE_GAIN * axes
@@ -125,19 +132,6 @@ class LatentBlock(nn.Module):
         return (self.paint(h) + self.sketch(z)).float()
 
 
-def colour_axes(channels: int) -> Tensor:
-    """Directions (channels, channels) along which errors of photographs are uncorrelated and of like size.
-
-    A prior with a deviation for each latent map cannot say that red, green and blue err together, as they nearly always
-    do: fills would be coloured smoke. Lightness and two opponent colours (Ohta et al. 1980) err independently, the
-    colours by about a quarter and an eighth. Scaled up by half as much, they also suit pictures in false colours.
-    """
-    if channels != 3:
-        return torch.eye(channels)
-    axes = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
-    return axes / axes.norm(dim=1, keepdim=True) * torch.tensor([[1.0], [2], [4]])
-
-
 def _halves(h: Tensor) -> tuple[Tensor, Tensor]:
     """The first and the second half of the channels, in float32."""
     # Each laid out by itself: every operation on interleaved halves would take several times as long.
@@ -160,7 +154,8 @@ def _scale(raw: Tensor) -> Tensor:
 class Evidence:
     """What is told of a picture at every size (B, C, size, size): its features, and the picture itself.
 
-    The known side tells its features as `TopDown.recall` gives them, the full side as the extractor does.
+    The known side tells of the picture with its hole as expected: its features as `TopDown.recall` gives them. The full
+    side gives them as the extractor does.
     """
 
     features: Features
@@ -201,8 +196,8 @@ class TopDown(nn.Module):
     ) -> tuple[Tensor, Tensor, list[Step]]:
         """The final state (B, width, H, W), the canvas (B, C, H, W), and every level's step.
 
-        `known` and `full` tell of the blanked and the whole picture, `missing` (B, 1, size, size) of the share of each
-        cell that lies in the hole. Latents live wherever that is not 0.
+        `known` and `full` tell of the known pixels and of the whole picture, `missing` (B, 1, size, size) of the share
+        of each cell that lies in the hole. Latents live wherever that is not 0.
         """
         batch = next(iter(missing.values())).shape[0]
         h = self.start.expand(batch, -1, -1, -1)

@@ -74,8 +74,10 @@ def initial_state(settings: Settings, device: torch.device) -> RunState:
 
 def acquaint(state: RunState, samples: TrainingSamples) -> None:
     """Fit what the model expects of pictures before it learns: the statistics of the first of its training samples."""
+    if state.model.expectation is None:
+        return
     count = min(len(samples.source), FIRST_SAMPLES)
     pictures = torch.stack([samples[position].x for position in range(count)])
     for model in (state.model, state.ema.module):
-        assert isinstance(model, ConditionalHVAE)
+        assert isinstance(model, ConditionalHVAE) and model.expectation is not None
         model.expectation.fit(pictures.to(next(model.parameters()).device))
