@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import skimage.data
 import torch
+from evaluating import saved
 from training import Micro, smooth
 
-from manyfill.images import save_png
+from manyfill.images import resize, save_png
 from manyfill.train.settings import Settings, load
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
@@ -64,3 +67,20 @@ def micro(photos: Path, micro_toml: Path) -> Micro:
         return load(data, config=micro_toml, assignments=assignments, **flags)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight 40x40 pictures cut from photographs."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, count in {"astronaut": 3, "coffee": 3, "rocket": 2}.items():
+        whole = getattr(skimage.data, name)()
+        for index in range(count):
+            part = whole[50 * index : 50 * index + 300, 60 * index : 60 * index + 300]
+            save_png(folder / f"{name}-{index}.png", resize(np.ascontiguousarray(part), 40, 40))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("models") / "first", 0)

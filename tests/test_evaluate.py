@@ -5,72 +5,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import skimage.data
-import torch
+from evaluating import cases_of, done, noise_folder, request_of, saved
 
-from manyfill.checkpoint import load_model, save_model
 from manyfill.cli import main
 from manyfill.data import open_source
-from manyfill.errors import ConfigError, DataError, PictureError
-from manyfill.evaluate import memorisation, run, temperatures
+from manyfill.errors import ConfigError, PictureError
+from manyfill.evaluate import run
 from manyfill.evaluate.cases import Cases
 from manyfill.evaluate.figures import of_fills, of_guess
-from manyfill.evaluate.run import Evaluation, Request
+from manyfill.evaluate.run import Evaluation
 from manyfill.evaluate.scores import crps
 from manyfill.evaluate.summary import differences, regressions, summary
-from manyfill.images import resize, save_png
+from manyfill.images import save_png
 from manyfill.models.config import PRESETS, StageSpec
-from manyfill.models.hvae import ConditionalHVAE
-from manyfill.pipeline import Filler
 
-SAMPLES = {"astronaut": 3, "coffee": 3, "rocket": 2}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight 40x40 pictures cut from photographs."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for name, count in SAMPLES.items():
-        whole = getattr(skimage.data, name)()
-        for index in range(count):
-            part = whole[50 * index : 50 * index + 300, 60 * index : 60 * index + 300]
-            save_png(folder / f"{name}-{index}.png", resize(np.ascontiguousarray(part), 40, 40))
-    return folder
-
-
-def saved(folder: Path, seed: int, **changes: Any) -> Path:
-    torch.manual_seed(seed)
-    save_model(folder, ConditionalHVAE(PRESETS["tiny32"].model_copy(update=changes)), "# A card", {"steps": 0})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(tmp_path_factory.mktemp("models") / "first", 0)
-
-
-def request_of(model: Path, data: Path, **changes: Any) -> Request:
-    options: dict[str, Any] = {"masks": "centre", "samples": 5, "bound_samples": 3, "limit": 4, "baselines": ("mean",)}
-    return Request(models={"first": Filler.from_pretrained(model)}, data=(data,), **(options | changes))
-
-
-def done(evaluation: Evaluation) -> Evaluation:
-    """The evaluation with all its rows."""
-    evaluation.check()
-    with evaluation.claimed():
-        evaluation.run(silent)
-    return evaluation
-
-
-def cases_of(data: Path, kind: str, count: int, channels: int = 3) -> Cases:
-    return Cases(open_source(data), kind, 32, channels, range(count), 0)
-
-
-def silent(numbers: Any, what: str) -> Any:
-    yield from numbers
-
-
-# -------------------------------------------------------------------------------------------------------- rows
+# ----------------------------------------------------------------------------------------------------------------- rows
 
 
 def test_rows_hold_the_figures_of_the_very_fills_that_users_get(model: Path, pictures: Path, tmp_path: Path) -> None:
@@ -184,7 +133,7 @@ def test_masks_of_ones_own_are_taken_in_order_unturned_and_cropped_like_the_pict
     assert summary(rows)["count"] == 4 and "seam_ratio" in summary(rows)  # of the two with a border
 
 
-# ----------------------------------------------------------------------------------------------------- figures
+# -------------------------------------------------------------------------------------------------------------- figures
 
 
 def rows_of(crps_values: list[float], nats: list[float], ranks: list[list[int]]) -> list[dict[str, Any]]:
@@ -263,114 +212,7 @@ def test_the_gate_closes_only_for_the_worse_and_only_beyond_the_interval() -> No
         regressions(old | {"settings": {"count": 6}}, old)
 
 
-# ------------------------------------------------------------------------------------------------- memorisation
-
-
-class Copier(Filler):
-    """A model that has learnt its training pictures by heart and pastes one of them, mirrored at times."""
-
-    training: list[np.ndarray]
-
-    def __call__(self, image: Any, mask: Any = None, n: int = 8, seed: int = 0, *rest: Any, **named: Any) -> Any:
-        completions = super().__call__(image, mask, n, seed)
-        for index, fill in enumerate(completions.images):
-            source = self.training[(seed + index) % len(self.training)]
-            source = source[:, ::-1] if index % 2 else source
-            fill[mask] = source[mask]
-        return completions
-
-
-def noise_folder(folder: Path, seed: int, count: int) -> Path:
-    folder.mkdir()
-    rng = np.random.default_rng(seed)
-    for index in range(count):
-        coarse = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
-        save_png(folder / f"{index:02d}.png", resize(coarse, 32, 32))
-    return folder
-
-
-def copier_of(model: Path, training: Path) -> Copier:
-    copier, source = Copier(Filler.from_pretrained(model).model, "copier"), open_source(training)
-    copier.training = [source[i].pixels for i in range(len(source))]
-    return copier
-
-
-def test_a_model_that_copies_is_found_out(model: Path, tmp_path: Path) -> None:
-    training, held_out = noise_folder(tmp_path / "training", 0, 40), noise_folder(tmp_path / "held-out", 1, 8)
-    cases = cases_of(held_out, "half", 8)
-    for honest in memorisation.check(Filler.from_pretrained(model), open_source(training), cases):
-        assert honest.verdict == "passed" and honest.copied == 0 and honest.judged == 8
-    pixels, features = memorisation.check(copier_of(model, training), open_source(training), cases)
-    assert (pixels.verdict, pixels.copied, pixels.doubles) == ("failed", 1, 0)
-    worst = pixels.suspects[0]
-    assert worst.fill.ratio == pytest.approx(0, abs=1e-3) and worst.truth.ratio > 0.5
-    mask = worst.case.mask
-    mirrored = worst.fill.nearest[:, ::-1]
-    assert any(np.array_equal(near[mask], worst.fill.picture[mask]) for near in (worst.fill.nearest, mirrored))
-    # Half of what a fill's features see is foreign to the training picture it was copied from.
-    assert features.space == "features" and features.copied > 0 and features.verdict == "failed"
-
-
-def test_pictures_that_stand_in_the_training_set_decide_nothing(model: Path, tmp_path: Path) -> None:
-    training = noise_folder(tmp_path / "same", 0, 20)
-    pixels, _ = memorisation.check(copier_of(model, training), open_source(training), cases_of(training, "centre", 5))
-    assert pixels.doubles == 5 and pixels.judged == 0 and pixels.verdict == "undecided"
-    few = noise_folder(tmp_path / "few", 2, 9)
-    with pytest.raises(DataError, match="--training: holds 9 readable pictures"):
-        memorisation.check(Filler.from_pretrained(model), open_source(few), cases_of(few, "centre", 2))
-
-
-# -------------------------------------------------------------------------------------------------- calibration
-
-
-def test_calibration_brings_coverage_nearer_and_is_stored_with_the_model(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    filler = Filler.from_pretrained(saved(tmp_path / "model", 0))
-    cases = [cases_of(pictures, "centre", 2)]
-    given: list[float] = []
-
-    def covered(_: Any, tried: torch.Tensor) -> dict[str, float]:
-        """An imaginary model, right at a factor of 1.3 and the wider the more covering."""
-        factor = float(tried[0] / shape[0])
-        given.append(factor)
-        return {"centre": min(1.0, 0.9 * (factor / 1.3) ** 0.2)}
-
-    shape = torch.linspace(0.8, 1.2, len(filler.model.config.levels))
-    monkeypatch.setattr(temperatures, "_coverage", covered)
-    monkeypatch.setattr(temperatures, "prior_misfit", lambda *_: shape)
-    told = temperatures.fit(filler, cases, 0)
-    assert len(given) <= temperatures.TRIES and told["centre"] == pytest.approx(0.9, abs=temperatures.NEAR)
-    torch.testing.assert_close(filler.model.temperatures, 1.3 * shape, rtol=0.02, atol=0)
-
-
-def test_the_command_calibrates_and_fills_use_it(
-    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(model, tmp_path / "copy")
-    (tmp_path / "copy" / "LICENSE").write_text("not ours to lose")
-    arguments = ["--masks", "centre", "--samples", "3", "--bound-samples", "1", "--limit", "2", "--baselines", "mean"]
-    monkeypatch.setattr(run, "CALIBRATION_PICTURES", 4)
-    out = str(tmp_path / "out")
-    assert main(["evaluate", str(tmp_path / "copy"), str(pictures), "--out", out, "--calibrate", *arguments]) == 0
-    before, after = load_model(str(model)), load_model(str(tmp_path / "copy"))
-    assert not torch.equal(after.model.temperatures, before.model.temperatures)
-    assert after.figures["temperatures"] == pytest.approx(after.model.temperatures.tolist(), abs=1e-4)
-    assert after.card == before.card and (tmp_path / "copy" / "LICENSE").read_text() == "not ours to lose"
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["settings"]["calibration_pictures"] == 4 and report["settings"]["count"] == 2
-    written = (tmp_path / "copy" / "manifest.json").read_bytes()
-    assert main(["evaluate", str(tmp_path / "copy"), str(pictures), "--out", out, "--calibrate", *arguments]) == 0
-    assert (tmp_path / "copy" / "manifest.json").read_bytes() == written  # once is enough
-    for name, tensor in before.model.state_dict().items():
-        assert name == "temperatures" or torch.equal(tensor, after.model.state_dict()[name])
-    picture = np.zeros((32, 32, 3), np.uint8)
-    mask = np.ones((32, 32), bool)
-    one, two = (Filler(loaded.model, "x")(picture, mask, 2).latents[-1] for loaded in (before, after))
-    assert not torch.equal(one, two)
-
-
-# ------------------------------------------------------------------------------------------------------ command
+# -------------------------------------------------------------------------------------------------------------- command
 
 
 def test_the_command_writes_a_report_that_others_can_read(model: Path, pictures: Path, tmp_path: Path) -> None:
