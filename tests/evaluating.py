@@ -10,7 +10,7 @@ from manyfill.checkpoint import save_model
 from manyfill.data import open_source
 from manyfill.evaluate.cases import Cases
 from manyfill.evaluate.run import Evaluation, Request
-from manyfill.images import save_png
+from manyfill.images import resize, save_png
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.pipeline import Filler
