@@ -17,6 +17,7 @@ from manyfill.models.config import ModelConfig
 from manyfill.models.expectation import Expectation
 from manyfill.models.features import FeatureExtractor, Features
 from manyfill.models.heads import MixtureHead
+from manyfill.models.texture import textures
 from manyfill.models.topdown import Choose, Evidence, Step, TopDown
 
 
@@ -161,7 +162,9 @@ class ConditionalHVAE(nn.Module):
         return blanked if self.expectation is None else self.expectation(blanked, m, guide, guide_present)
 
     def _known(self, blanked: Tensor, completed: Tensor, m: Tensor, features: Features) -> Known:
-        return Known(blanked, m, Evidence(self.topdown.recall(features), self._pictures(completed)), self._missing(m))
+        pictures, missing = self._pictures(completed), self._missing(m)
+        recalled = self.topdown.recall(features, textures(pictures, missing) if self.config.canvas else {})
+        return Known(blanked, m, Evidence(recalled, pictures), missing)
 
     def _pictures(self, x: Tensor) -> dict[int, Tensor]:
         x = x.contiguous(memory_format=torch.channels_last)

@@ -44,22 +44,24 @@ class Step:
 
 
 class Border(nn.Module):
-    """Joins the known picture's features, and the canvas so far, to the top-down state on entering a resolution.
+    """Joins the known picture's features and texture, and the canvas so far, to the top-down state on entering a size.
 
-    One convolution of state, features and canvas, side by side; since it is linear, what the features add to it is
-    worked out once for all fills of a picture (`recall`).
+    One convolution of state, features, canvas and texture, side by side; since it is linear, what features and texture
+    add to it is worked out once for all fills of a picture (`recall`).
     """
 
     def __init__(self, config: ModelConfig, width: int, feature_width: int) -> None:
         super().__init__()
         self.combine = config.border == "conv"
-        self.parts = [width if self.combine else 0, feature_width, config.channels if config.canvas else 0]
+        drawn = config.channels if config.canvas else 0
+        self.parts = [width if self.combine else 0, feature_width, drawn, drawn]
         extra = sum(self.parts)
         self.project = conv(extra, width, padding=0) if self.combine else conv(extra, width, 1, gain=0.7)
 
-    def recall(self, features: Tensor) -> Tensor:
-        """What the known picture's features (B, C, H, W) add to the state (B, width, H, W)."""
-        return self._convolved(features, 1, self.project.bias)
+    def recall(self, features: Tensor, texture: Tensor | None) -> Tensor:
+        """What the known picture's features and texture (B, C, H, W) add to the state (B, width, H, W)."""
+        h = self._convolved(features, 1, self.project.bias)
+        return h if texture is None else h + self._convolved(texture, 3)
 
     def forward(self, h: Tensor, recalled: Tensor, canvas: Tensor) -> Tensor:
         h = (self._convolved(h, 0) if self.combine else h) + recalled
@@ -187,9 +189,12 @@ class TopDown(nn.Module):
                     self.ups[str(spec.size)] = Upsample(config, before.width, spec.width, spec.size // before.size)
             self.blocks.append(LatentBlock(config, spec, widths[spec.size], gain))
 
-    def recall(self, features: Features) -> Features:
-        """What the known picture's features add to the state on entering each size: the same for all its fills."""
-        return {int(size): border.recall(features[int(size)]) for size, border in self.borders.items()}  # type: ignore[operator]
+    def recall(self, features: Features, textures: dict[int, Tensor]) -> Features:
+        """What the known picture's features and textures add to the state on entering each size, for all its fills."""
+        return {
+            size: self.borders[str(size)].recall(features[size], textures.get(size))  # type: ignore[operator]
+            for size in map(int, self.borders)
+        }
 
     def forward(
         self, known: Evidence, full: Evidence | None, missing: dict[int, Tensor], choose: Choose
