@@ -26,7 +26,7 @@ figcaption { font-size: .85rem; }
 .plot { background: #fff; max-width: 62rem; }
 .plot svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--rim); text-align: right; white-space: nowrap; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rim); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 small { color: var(--quiet); }
 """

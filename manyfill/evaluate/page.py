@@ -1,6 +1,6 @@
 """`report.html`: one self-contained page for people, from a report, its plots and sheets of fills."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
@@ -40,20 +40,47 @@ def page(report: dict[str, Any], plots: dict[str, str], sheets: dict[str, str], 
     settings = report["settings"]
     about = f"<p>Pictures: {escape(', '.join(settings['data']))}. {ABOUT.format(**settings)}</p>"
     parts = [about, *(_memorisation(space, check) for space, check in report.get("memorisation", {}).items())]
-    parts += [_table(report, kind) for kind in settings["masks"]]
+    parts += [_glance(name, model["masks"], report["baselines"]) for name, model in report["models"].items()]
     for name, kinds in report["differences"].items():
         parts.append(_differences(name, next(iter(report["models"])), kinds))
-    parts += [_sets(report["sets"])] if "sets" in report else []
-    parts += [_calibration(name, model["masks"], settings) for name, model in report["models"].items()]
     parts += ["<section><h2>Plots</h2>", *(_plot(name, svg) for name, svg in plots.items()), "</section>"]
     if sheets:
         pictures = "".join(html.picture(source, caption, caption) for caption, source in sheets.items())
         parts.append(f"<section><h2>Fills</h2>{pictures}</section>")
+    parts += [_table(report, kind) for kind in settings["masks"]]
+    parts += [_sets(report["sets"])] if "sets" in report else []
+    parts += [_calibration(name, model["masks"], settings) for name, model in report["models"].items()]
     parts += [
         f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
         for title, text in recipes.items()
     ]
     return html.page("How good the fills are", "\n".join(parts))
+
+
+def _glance(name: str, kinds: dict[str, Any], baselines: dict[str, Any]) -> str:
+    """A model beside the best other method, in one row for each kind of hole."""
+
+    def best(kind: str, key: str, digits: int, better: Callable[..., str]) -> str:
+        found = {other: method["masks"][kind] for other, method in baselines.items()}
+        if not found:
+            return ""
+        other = better(found, key=lambda one: found[one][key]["mean"])
+        return f"{escape(other)} {_cell(found[other][key], digits)}"
+
+    lines = [
+        [
+            escape(kind),
+            _cell(row["crps"], 2),
+            best(kind, "crps", 2, min),
+            _cell(row["psnr_mean"], 2),
+            best(kind, "psnr_mean", 2, max),
+            _cell(estimate_of(row, "coverage.90"), 3),
+            _cell(row["bits_per_dim_k"], 3),
+        ]
+        for kind, row in kinds.items()
+    ]
+    head = ["holes", "CRPS, levels", "best other", "PSNR of the mean, dB", "best other", "90 % covers", "bits/dim"]
+    return f"<section><h2>{escape(name)} at a glance</h2>{html.table(head, lines)}</section>"
 
 
 def _table(report: dict[str, Any], kind: str) -> str:
