@@ -75,7 +75,7 @@ def _glance(name: str, kinds: dict[str, Any], baselines: dict[str, Any]) -> str:
             _cell(row["psnr_mean"], 2),
             best(kind, "psnr_mean", 2, max),
             _cell(estimate_of(row, "coverage.90"), 3),
-            _cell(row["bits_per_dim_k"], 3),
+            _cell(row["bits_per_dim"], 3),
         ]
         for kind, row in kinds.items()
     ]

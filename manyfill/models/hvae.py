@@ -109,7 +109,7 @@ class ConditionalHVAE(nn.Module):
         )
         of_known, of_whole = ({size: h[part] for size, h in both.items()} for part in _halves(len(x)))
         known = self._known(blanked, completed, m, of_known)
-        return Seen(x, known, Evidence(of_whole, self._pictures(x)))
+        return Seen(x, known, Evidence(of_whole, self._pooled(x)))
 
     def infer(self, seen: Seen, generator: torch.Generator | None = None) -> tuple[Tensor, list[Step]]:
         """One traversal with the posterior: the pixel term (B,) in nats and every level's step."""
@@ -162,16 +162,16 @@ class ConditionalHVAE(nn.Module):
         return blanked if self.expectation is None else self.expectation(blanked, m, guide, guide_present)
 
     def _known(self, blanked: Tensor, completed: Tensor, m: Tensor, features: Features) -> Known:
-        pictures, missing = self._pictures(completed), self._missing(m)
+        pictures, missing = self._pooled(completed), self._pooled(m)
         recalled = self.topdown.recall(features, textures(pictures, missing) if self.config.canvas else {})
         return Known(blanked, m, Evidence(recalled, pictures), missing)
 
-    def _pictures(self, x: Tensor) -> dict[int, Tensor]:
-        x = x.contiguous(memory_format=torch.channels_last)
-        return {spec.size: F.adaptive_avg_pool2d(x, spec.size) for spec in self.config.levels}
-
-    def _missing(self, m: Tensor) -> dict[int, Tensor]:
-        return {spec.size: F.adaptive_avg_pool2d(m, spec.size) for spec in self.config.levels}
+    def _pooled(self, x: Tensor) -> dict[int, Tensor]:
+        """Averages of x (B, c, S, S) over the cells of every level's size."""
+        pooled, h = {}, x.contiguous(memory_format=torch.channels_last)
+        for size in sorted({spec.size for spec in self.config.levels}, reverse=True):
+            h = pooled[size] = F.avg_pool2d(h, h.shape[-1] // size)
+        return pooled
 
 
 def _repeated(t: Tensor, n: int) -> Tensor:
