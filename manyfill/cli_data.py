@@ -71,7 +71,7 @@ def shard(
     with _progress(len(pictures), "packing") as tick:
         packed = packer.run(tick)
     left_out = f"{len(packed.skipped):,} left out, see {out / REPORT}" if packed.skipped else "none left out"
-    print(f"{packed.pictures:,} pictures in {packed.shards:,} shards in {out}; {left_out}")
+    print(f"{out}: {packed.pictures:,} pictures, {packed.shards:,} shard(s); {left_out}")
 
 
 @data.command
@@ -171,8 +171,8 @@ def _tables(record: dict[str, Any]) -> Iterator[Any]:
         "broken": f"{len(record['broken']):,}",
         "grey": f"{record['grey']:,}",
         "with captions": f"{record['with_captions']:,} ({record['captions']:,} captions)",
-        "exact duplicates": f"{len(record['exact_duplicates']):,} groups",
-        "near duplicates": f"{len(record['near_duplicates']):,} groups",
+        "exact duplicates, groups": f"{len(record['exact_duplicates']):,}",
+        "near duplicates, groups": f"{len(record['near_duplicates']):,}",
         **{note: f"{count:,}" for note, count in record["notes"].items()},
     }
     sizes = record["sizes"]

@@ -1,15 +1,14 @@
 """The training stream: the same picture, crop, mask and guide at each position, whoever reads them and from where."""
 
-import io
 import itertools
 import os
-import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pictures import patches, png, write_folder, write_tar
 from PIL import Image
 from skimage import data as samples_of_skimage
 
@@ -30,34 +29,6 @@ from manyfill.masks import MaskFolder
 
 SIZE = 16
 CONFIG = StreamConfig(size=SIZE, seed=7)
-
-
-def patches(count: int, height: int = 24, width: int = 20) -> list[np.ndarray]:
-    photo = samples_of_skimage.chelsea()  # textured everywhere, 300 x 451
-    places = np.random.default_rng(0).integers(0, 300 - max(height, width), (count, 2))
-    return [photo[y : y + height, x : x + width] for y, x in places]
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_folder(root: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
-
-
-def write_tar(path: Path, files: dict[str, bytes], prefix: str = "") -> Path:
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(prefix + name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Pictures that occur twice: alike value by value, or to the eye.
 
-To the eye two pictures are alike when their difference hashes agree in all but 3 of 128 bits: 64 say whether a cell of
+To the eye two pictures are alike when their difference hashes agree in all but 7 of 128 bits: 64 say whether a cell of
 an 8x8 grid is brighter than its left neighbour, 64 the same of the upper one. Resizing and recompression flip few.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-MOST_BITS = 3
+MOST_BITS = 7
 BANDS = MOST_BITS + 1  # bits that differ spare one band at least
 PLAIN = 4  # grey levels
 MOST_COMPARED = 1000  # of those that share a word with a picture, which bounds the work where all pictures do
@@ -23,15 +23,15 @@ def content_hash(pixels: np.ndarray) -> bytes:
 
 
 def difference_hash(pixels: np.ndarray) -> np.ndarray | None:
-    """Four words uint32 (4,) of a picture uint8 (H, W, C); None for one so plain that noise would decide."""
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("L")
-    cells = np.asarray(image.resize((9, 9), Image.Resampling.BOX), np.int16)
+    """Eight words uint16 (8,) of a picture uint8 (H, W, C); None for one so plain that noise would decide."""
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("L").convert("F")
+    cells = np.asarray(image.resize((9, 9), Image.Resampling.BOX))
     if np.ptp(cells) < PLAIN:
         return None
     bits = [np.diff(cells[:8], axis=1) > 0, np.diff(cells[:, :8], axis=0) > 0]
     # Dealt out, so that every word is of the whole picture: many pictures share a plain sky.
     dealt = np.packbits(np.stack(bits).reshape(-1, BANDS).T, axis=1)
-    return np.ascontiguousarray(dealt).view(np.uint32).reshape(-1)
+    return np.ascontiguousarray(dealt).view(np.uint16).reshape(-1)
 
 
 def equal_groups(keys: Iterable[Hashable]) -> list[list[int]]:
@@ -43,7 +43,7 @@ def equal_groups(keys: Iterable[Hashable]) -> list[list[int]]:
 
 
 def near_groups(hashes: Sequence[np.ndarray]) -> list[list[int]]:
-    """Groups of places of hashes in which each has another at most 3 bits away; places in order."""
+    """Groups of places of hashes in which each has another at most 7 bits away; places in order."""
     unique, places = np.unique(np.reshape(hashes, (-1, BANDS)), axis=0, return_inverse=True)
     parents = list(range(len(unique)))
 
