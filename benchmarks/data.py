@@ -3,9 +3,9 @@
     python benchmarks/data.py [--preset base64] [--rounds 5] [--pictures 1000000] [--draws 100000] [--json FILE]
 
 Reading with 0, 1 and 2 workers and training take turns, so that a machine's moods fall on all alike. Others may be
-using the machine, so rates are also given per second of processor time, workers included, and compared in that; training
-is given one thread, since several would wait for one another by spinning. The million pictures are links to one shard
-of small JPEGs with captions, in a temporary folder. Linux only.
+using the machine, so rates are also given per second of processor time, workers included, and compared in that;
+training is given one thread, since several would wait for one another by spinning. The million pictures are links to
+one shard of small JPEGs with captions, in a temporary folder. Linux only.
 """
 
 import argparse

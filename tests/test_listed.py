@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pictures import patches, png, write_folder, write_tar
 
+from manyfill.cli import main
 from manyfill.data import open_source
 from manyfill.errors import DataError, PictureError
 
@@ -135,3 +136,34 @@ def test_a_list_does_not_lead_out_of_its_folder(tmp_path: Path, name: str) -> No
     source = open_source(imagefolder(tmp_path / "set", {"file_name": name, "text": "not mine"}))
     with pytest.raises(PictureError, match="leads out of"):
         source[4]
+
+
+@pytest.mark.parametrize("make", ["coco", "imagefolder"])
+def test_missing_files_are_counted_and_named_by_shard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: str
+) -> None:
+    if make == "coco":
+        source, folder = coco(tmp_path / "captions.json"), write_folder(tmp_path / "pictures", PNGS)
+        words = [str(source), str(tmp_path / "out"), "--images", str(folder)]
+    else:
+        folder = imagefolder(
+            tmp_path / "set", {"file_name": "gone.png"}, {"file_name": "2.png", "text": "third picture"}
+        )
+        words = [str(folder), str(tmp_path / "out")]
+    assert main(["shard", *words]) == 0
+    assert "4 pictures, 1 shard(s); 1 left out" in capsys.readouterr().out
+    (line,) = (tmp_path / "out" / "skipped.tsv").read_text().splitlines()
+    assert line == f"{folder / 'gone.png'}\t{folder / 'gone.png'}: no such file; check the path"
+    packed = open_source(tmp_path / "out")
+    assert "third picture" in [caption for i in range(4) for caption in packed[i].captions]
+
+
+@pytest.mark.parametrize("make", ["coco", "imagefolder"])
+def test_training_takes_lists_as_they_are(tmp_path: Path, micro_toml: Path, make: str) -> None:
+    source = imagefolder(tmp_path, {"file_name": "2.png", "text": "x"}) if make == "imagefolder" else None
+    if source is None:
+        write_folder(tmp_path, PNGS)
+        source = coco(tmp_path / "captions.json")
+    words = ["--config", str(micro_toml), "--steps", "3"]
+    assert main(["train", str(source), "--out", str(tmp_path / "run"), *words]) == 0
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
