@@ -305,6 +305,10 @@ def test_other_pictures_or_lost_shards_do_not_go_on(
     capsys.readouterr()
     (out / "shard-000001.tar").write_bytes(b"cut")
     assert "shard-000001.tar: is gone or altered" in refused(capsys, *command(source, out))
+    manifest = out / "shards.jsonl"
+    manifest.write_text(manifest.read_text() + '{"file": "shard-000009.tar"}\n')
+    (out / "shard-000001.tar").write_bytes(shards(undisturbed)["shard-000001.tar"])
+    assert "shards.jsonl: is damaged" in refused(capsys, *command(source, out))
     (source / "03.jpg").rename(source / "03c.jpg")
     assert "other pictures or settings (names)" in refused(capsys, *command(source, out))
 

@@ -29,6 +29,7 @@ from manyfill.images import DEFAULT_MAX_PIXELS, Picture, resize
 MANIFEST, REPORT = "shards.jsonl", "skipped.tsv"
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 QUALITY = 95
+LINE = {"file", "bytes", "pictures", "skipped"}  # what the manifest says of a shard
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Packer:
             changed = ", ".join(key for key in asked if held.get(key) != asked[key])
             raise OutputError(f"{self.out}: holds shards of other pictures or settings ({changed}); choose another OUT")
         for line in lines:
+            if line.keys() != LINE:
+                raise OutputError(f"{manifest}: is damaged; choose another OUT")
             shard = self.out / line["file"]
             if not shard.is_file() or shard.stat().st_size != line["bytes"]:
                 raise OutputError(f"{shard}: is gone or altered; put it back, or start in another OUT")
