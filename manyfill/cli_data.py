@@ -64,8 +64,7 @@ def shard(
     from manyfill.images import DEFAULT_MAX_PIXELS
 
     packing = Packing(size, per_shard, max_pixels or DEFAULT_MAX_PIXELS)
-    if out.resolve().is_relative_to(source.resolve()):
-        raise OutputError(f"{out}: lies within {source}, whose pictures it would join; choose an OUT elsewhere")
+    _keep_apart(source, out)
     pictures = _open(source, images)
     packer = Packer(pictures, out, packing, workers or os.cpu_count() or 1, strict)
     with _progress(len(pictures), "packing") as tick:
@@ -111,8 +110,10 @@ def inspect(
     from manyfill.files import make_folder, save_text
     from manyfill.images import DEFAULT_MAX_PIXELS, save_png
 
+    out = Path(f"{source.resolve().stem}-inspected") if out is None else out
+    _keep_apart(source, out)
     pictures = _open(source, images)
-    out = make_folder(Path(f"{source.resolve().stem}-inspected") if out is None else out)
+    make_folder(out)
     with _progress(len(pictures), "looking") as tick:
         found = survey(pictures, workers or os.cpu_count() or 1, max_pixels or DEFAULT_MAX_PIXELS, tick)
     record = {"source": str(source), **found.record()}
@@ -126,6 +127,11 @@ def inspect(
     else:
         _show(record, out)
     return FAULTY if strict and found.broken else 0
+
+
+def _keep_apart(source: Path, out: Path) -> None:
+    if out.resolve().is_relative_to(source.resolve()):
+        raise OutputError(f"{out}: lies within {source}, whose pictures it would join; choose an OUT elsewhere")
 
 
 def _open(source: Path, images: Path | None) -> "PictureFiles":

@@ -167,3 +167,16 @@ def test_training_takes_lists_as_they_are(tmp_path: Path, micro_toml: Path, make
     words = ["--config", str(micro_toml), "--steps", "3"]
     assert main(["train", str(source), "--out", str(tmp_path / "run"), *words]) == 0
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["\ud83d.png", "\0.png", "x" * 300 + ".png", "", "\n.png"])
+def test_names_that_no_file_can_have_are_missing_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    write_folder(tmp_path, PNGS)
+    images = [{"id": 1, "file_name": name}, {"id": 2, "file_name": "0.png"}]
+    source = coco(tmp_path / "a.json", images=images, annotations=[{"image_id": 2, "caption": "half \ud83d a face"}])
+    assert main(["shard", str(source), str(tmp_path / "out")]) == 0
+    assert "1 pictures, 1 shard(s); 1 left out" in capsys.readouterr().out
+    assert (tmp_path / "out" / "skipped.tsv").read_text().count("\n") == 1
+    assert open_source(tmp_path / "out").captions(0) == ["half ? a face"]

@@ -123,18 +123,30 @@ def test_a_set_of_nothing_but_broken_files_is_still_a_report(
 
 
 @pytest.mark.parametrize(
-    "words", [["missing"], ["."], ["a.png"], ["sound", "--out", "a.png"], ["sound", "--images", "x"]]
+    ("arguments", "words"),
+    [
+        (["missing"], "missing: no such folder"),
+        (["empty"], "empty: no pictures"),
+        (["a.png"], "a.png: neither a folder"),
+        (["sound", "--out", "a.png"], "a.png: cannot be made a folder"),
+        (["sound", "--images", "x"], "--images x: goes with a COCO"),
+        (["sound", "--out", "sound/out"], "sound/out: lies within sound"),
+        (["."], "here-inspected: lies within ."),
+    ],
 )
 def test_bad_input_is_one_line_and_exit_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
 ) -> None:
-    write_folder(tmp_path / "here" / "sound", {"a.png": png(patches(1)[0])})
-    monkeypatch.chdir(write_folder(tmp_path / "here", {"a.png": b"x"}) if words != ["."] else tmp_path)
-    if words == ["."]:
-        (tmp_path / "here" / "sound" / "a.png").unlink()
-    assert main(["data", "inspect", *words]) == 2
+    here = write_folder(tmp_path / "here", {"a.png": b"x", "sound/b.png": png(patches(1)[0])})
+    (here / "empty").mkdir()
+    monkeypatch.chdir(here)
+    assert main(["data", "inspect", *arguments]) == 2
     shown = capsys.readouterr()
-    assert shown.err.startswith("error: ") and shown.err.count("\n") == 1 and not shown.out
+    assert words in shown.err and shown.err.startswith("error: ") and shown.err.count("\n") == 1 and not shown.out
 
 
 # --------------------------------------------------------------------------------------------------- duplicates

@@ -58,7 +58,14 @@ def _folder(path: Path, given: Path | None, names: dict[str, list[str]]) -> Path
     beside = [path.parent, *(at / part for at in (path.parent, path.parent.parent, path.parent.parent / "images"))]
     candidates = [given] if given is not None else beside[: 4 if part else 1]
     for folder in candidates:
-        if any((folder / name).is_file() for name in names):
+        if any(_is_file(folder / name) for name in names):
             return folder
     told = ", ".join(map(str, candidates))
     raise DataError(f"{path}: none of its {len(names):,} pictures is in {told}; name their folder with --images")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False

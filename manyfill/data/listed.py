@@ -14,8 +14,10 @@ class ListedSource(PictureFiles):
 
     def __init__(self, folder: Path, captions: Mapping[str, Sequence[str]]):
         self._folder = folder
-        self._paths = Strings.of(captions)
-        self._captions = Strings.of("\n".join(" ".join(caption.split()) for caption in of) for of in captions.values())
+        self._paths = Strings.of(map(_written, captions))
+        self._captions = Strings.of(
+            "\n".join(" ".join(_written(caption).split()) for caption in of) for of in captions.values()
+        )
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -37,3 +39,8 @@ class ListedSource(PictureFiles):
 
     def captions(self, index: int) -> list[str]:
         return [caption for caption in self._captions[index].split("\n") if caption]
+
+
+def _written(text: str) -> str:
+    """The text as UTF-8 can hold it: JSON may name halves of a character."""
+    return text.encode("utf-8", "replace").decode()
