@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from manyfill import __version__
+from manyfill import __version__, cli_data
 from manyfill.errors import ManyfillError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ app = App(
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
 )
+app.command(cli_data.shard)
+app.command(cli_data.data)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,9 +3,9 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from manyfill.errors import OutputError
 
@@ -52,11 +52,18 @@ def save_text(path: Path, text: str) -> None:
 
 def save_bytes(path: Path, content: bytes) -> None:
     """Write a file, whole under its name or not at all, and through to the disk; raises OutputError."""
+    with writing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes its name when all is on the disk, or never; raises OutputError."""
     aside = path.with_name(f".manyfill-{secrets.token_hex(8)}.part")
     try:
         try:
             with aside.open("xb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, path)
@@ -68,3 +75,10 @@ def save_bytes(path: Path, content: bytes) -> None:
         raise OutputError(
             f"{path}: cannot be written ({reason}); choose an existing, writable folder with free space"
         ) from None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder that nobody else writes to."""
+    for aside in folder.glob(".manyfill-*.part"):
+        with suppress(OSError):
+            aside.unlink()

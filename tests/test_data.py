@@ -1,15 +1,14 @@
 """The training stream: the same picture, crop, mask and guide at each position, whoever reads them and from where."""
 
-import io
 import itertools
 import os
-import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pictures import patches, png, write_folder, write_tar
 from PIL import Image
 from skimage import data as samples_of_skimage
 
@@ -30,34 +29,6 @@ from manyfill.masks import MaskFolder
 
 SIZE = 16
 CONFIG = StreamConfig(size=SIZE, seed=7)
-
-
-def patches(count: int, height: int = 24, width: int = 20) -> list[np.ndarray]:
-    photo = samples_of_skimage.chelsea()  # textured everywhere, 300 x 451
-    places = np.random.default_rng(0).integers(0, 300 - max(height, width), (count, 2))
-    return [photo[y : y + height, x : x + width] for y, x in places]
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_folder(root: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
-
-
-def write_tar(path: Path, files: dict[str, bytes], prefix: str = "") -> Path:
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(prefix + name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
 
 
 @pytest.fixture
@@ -177,6 +148,31 @@ def test_workers_change_nothing(folder: Path) -> None:
     alone = take(samples, 6)
     for workers in (1, 2):
         assert all(same(a, b) for a, b in zip(alone, take(samples, 6, workers=workers), strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2, 4])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_the_shares_of_all_ranks_make_up_the_batches_of_one_process(folder: Path, world: int, workers: int) -> None:
+    samples = TrainingSamples(open_source(folder), CONFIG)
+    whole = [collate([samples[4 * step + i] for i in range(4)]) for step in range(2, 6)]  # two epochs of seven
+    shares = [
+        itertools.islice(batches(samples, 4, start_step=2, workers=workers, rank=rank, world=world), 4)
+        for rank in range(world)
+    ]
+    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert [len(part.names) for part in parts] == [4 // world] * world
+        assert same(batch, joined(parts))
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    tensors = (torch.cat([getattr(part, k) for part in parts]) for k in ("x", "m", "guide", "guide_present"))
+    lists: list[list] = [[v for part in parts for v in getattr(part, k)] for k in ("captions", "names", "skipped")]
+    return Batch(*tensors, *lists)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.batch_size=6: .* 4 processes; make it a multiple of 4"):
+        next(batches(TrainingSamples(open_source(folder), CONFIG), 6, rank=1, world=4))
 
 
 def test_resumed_stream_equals_uninterrupted_one(folder: Path) -> None:

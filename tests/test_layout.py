@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline", "completions", "crop", "train", "export"),
     ("__init__",),
     ("evaluate", "web"),
-    ("cli", "demo"),
+    ("cli", "cli_data", "demo"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

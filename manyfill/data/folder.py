@@ -1,11 +1,12 @@
 """A folder of pictures, read recursively; captions stand one per line in a `.txt` of the same stem beside a picture."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from manyfill.data.batch import Example
+from manyfill.data.pictures import PictureFiles
+from manyfill.data.strings import Strings, printable
 from manyfill.errors import DataError
-from manyfill.images import open_picture
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 
@@ -21,35 +22,38 @@ def parse_captions(text: bytes) -> list[str]:
     return [line for line in lines if line]
 
 
-def files_below(root: Path) -> list[Path]:
-    """All files under `root`, sorted by relative path; DataError where a folder in it may not be read."""
+def files_below(root: Path) -> list[str]:
+    """All files under `root` by their paths within it, sorted; DataError where a folder in it may not be read."""
 
     def refuse(error: OSError) -> None:
         raise DataError(
             f"{error.filename}: cannot list this folder ({error.strerror}); allow reading it or move it away"
         )
 
-    found = [Path(at, name) for at, _, names in os.walk(root, onerror=refuse) for name in names]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+    found: list[str] = []
+    for at, _, names in os.walk(root, onerror=refuse):
+        within = os.path.relpath(at, root).replace(os.sep, "/")
+        found += names if within == "." else [f"{within}/{name}" for name in names]
+    return sorted(found)
 
 
-class FolderSource:
-    """The given picture files, in the given order."""
+class FolderSource(PictureFiles):
+    """The picture files of the given paths within `root`, in the given order."""
 
-    def __init__(self, paths: list[Path]):
-        self._paths = paths
+    def __init__(self, root: Path, paths: Iterable[str]):
+        self._root, self._paths = root, Strings.of(paths)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def name(self, index: int) -> str:
-        return str(self._paths[index])
+        return printable(str(self.file(index)))
 
-    def __getitem__(self, index: int) -> Example:
-        path = self._paths[index]
-        pixels = open_picture(path, name=str(path)).pixels
+    def file(self, index: int) -> Path:
+        return self._root / self._paths[index]
+
+    def captions(self, index: int) -> list[str]:
         try:
-            captions = parse_captions(path.with_suffix(".txt").read_bytes())
+            return parse_captions(self.file(index).with_suffix(".txt").read_bytes())
         except OSError:
-            captions = []
-        return Example(pixels, captions, str(path))
+            return []

@@ -1,84 +1,38 @@
-"""WebDataset tar shards (KEY.jpg, KEY.txt), read at random through an index of our own.
+"""WebDataset tar shards (KEY.jpg, KEY.txt), read at random through an index: any picture, without its neighbours."""
 
-Offsets come from one pass over the headers when a shard is opened, so any picture can be read without its
-neighbours, and the position in an epoch is a plain number.
-"""
+from pathlib import Path
 
-import tarfile
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO
-
-from manyfill.data.batch import Example
-from manyfill.data.folder import is_picture, parse_captions
-from manyfill.errors import DataError, PictureError
-from manyfill.images import open_picture
+from manyfill.data.folder import parse_captions
+from manyfill.data.index import shard_index
+from manyfill.data.pictures import PictureFiles
+from manyfill.data.strings import printable
+from manyfill.errors import PictureError
 
 
-@dataclass(frozen=True)
-class Span:
-    """Where a member's bytes lie in its shard."""
-
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A picture in a shard, and its captions' place if it has any."""
-
-    member: str
-    picture: Span
-    captions: Span | None
-
-
-def index_shard(path: Path) -> list[Entry]:
-    """The pictures of an uncompressed tar in the order in which they lie in it; DataError if it is not one.
-
-    A picture and a `.txt` belong together when their names agree up to the last dot.
-    """
-    pictures: list[tuple[PurePosixPath, Span]] = []
-    texts: dict[PurePosixPath, Span] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if not member.isreg() or member.issparse():
-                    continue
-                name, span = PurePosixPath(member.name), Span(member.offset_data, member.size)
-                if is_picture(name.name):
-                    pictures.append((name, span))
-                elif name.suffix == ".txt":
-                    texts[name] = span
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{path}: not a whole, uncompressed tar ({error}); unpack it or copy it again") from error
-    return [Entry(str(name), span, texts.get(name.with_suffix(".txt"))) for name, span in pictures]
-
-
-def _read(file: BinaryIO, span: Span) -> bytes:
-    file.seek(span.offset)
-    return file.read(span.size)
-
-
-class ShardSource:
-    """The pictures of one tar shard."""
+class ShardSource(PictureFiles):
+    """The pictures of one tar shard; DataError if it is none."""
 
     def __init__(self, path: Path):
-        self._path = path
-        self._entries = index_shard(path)
+        self._path, self._index = path, shard_index(path)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._index.members)
 
     def name(self, index: int) -> str:
-        return f"{self._path}/{self._entries[index].member}"
+        return printable(f"{self._path}/{self._index.members[index]}")
 
-    def __getitem__(self, index: int) -> Example:
-        entry, name = self._entries[index], self.name(index)
+    def file(self, index: int) -> bytes:
+        return self._read(index, *self._index.spans[index, :2])
+
+    def captions(self, index: int) -> list[str]:
+        offset, size = self._index.spans[index, 2:]
+        return parse_captions(self._read(index, offset, size)) if size > 0 else []
+
+    def _read(self, index: int, offset: int, size: int) -> bytes:
         # The file is opened anew each time: nothing is shared between worker processes, and decoding costs more.
         try:
             with self._path.open("rb") as file:
-                picture = _read(file, entry.picture)
-                captions = parse_captions(_read(file, entry.captions)) if entry.captions else []
+                file.seek(offset)
+                return file.read(size)
         except OSError as error:
-            raise PictureError(f"{name}: cannot be read ({error.strerror}); check the shard") from error
-        return Example(open_picture(picture, name=name).pixels, captions, name)
+            raise PictureError(f"{self.name(index)}: cannot be read ({error.strerror}); check the shard") from None

@@ -1,26 +1,29 @@
 """From the paths a user gives to one numbered row of pictures."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from manyfill.data.batch import Example, Source
+from manyfill.data.coco import read_coco
 from manyfill.data.folder import FolderSource, files_below, is_picture
+from manyfill.data.imagefolder import METADATA, read_metadata
+from manyfill.data.pictures import PictureFiles
 from manyfill.data.shards import ShardSource
 from manyfill.errors import DataError
 
 
-class JoinedSource:
+class JoinedSource(PictureFiles):
     """Several sources, one after the other."""
 
-    def __init__(self, parts: list[Source]):
+    def __init__(self, parts: Sequence[PictureFiles]):
         self._parts = parts
         self._ends = list(accumulate(len(part) for part in parts))
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def _locate(self, index: int) -> tuple[Source, int]:
+    def _locate(self, index: int) -> tuple[PictureFiles, int]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         part = bisect_right(self._ends, index)
@@ -30,34 +33,52 @@ class JoinedSource:
         part, local = self._locate(index)
         return part.name(local)
 
-    def __getitem__(self, index: int) -> Example:
+    def file(self, index: int) -> Path | bytes:
         part, local = self._locate(index)
-        return part[local]
+        return part.file(local)
+
+    def captions(self, index: int) -> list[str]:
+        part, local = self._locate(index)
+        return part.captions(local)
 
 
-def open_source(*paths: Path | str) -> Source:
-    """All pictures of the given paths in order: folders (searched through; their .tar shards count too) and .tar files.
+def open_source(*paths: Path | str, images: Path | None = None) -> PictureFiles:
+    """All pictures of the given paths in order: folders (searched through), .tar shards and COCO captions (.json).
 
-    A folder is taken whole: where train and test shards lie side by side, name the shards. DataError for a path that
-    is missing, of another kind or without pictures.
+    A folder is taken whole, the shards in it too: where train and test shards lie side by side, name the shards. Where
+    a metadata.jsonl lies in it, that gives the captions of what it lists. `images` is the folder of the pictures that
+    a .json lists. DataError for a path that is missing, of another kind or without pictures.
     """
     if not paths:
         raise DataError("no data given; name a folder of pictures or .tar shards")
-    return JoinedSource([part for path in paths for part in _parts(Path(path))])
+    return JoinedSource([part for path in paths for part in _parts(Path(path), images)])
 
 
-def _parts(path: Path) -> list[Source]:
+def _parts(path: Path, images: Path | None) -> list[PictureFiles]:
+    kind = path.suffix.lower()
     if path.is_dir():
-        files = files_below(path)
-    elif path.suffix.lower() == ".tar" and path.is_file():
-        files = [path]
+        parts = _folder_parts(path)
+    elif kind == ".tar" and path.is_file():
+        parts = [ShardSource(path)]
+    elif kind == ".json" and path.is_file():
+        parts = [read_coco(path, images)]
     elif path.exists():
-        raise DataError(f"{path}: neither a folder nor a .tar shard; give the folder that holds the pictures")
+        raise DataError(
+            f"{path}: neither a folder, a .tar shard nor a captions .json; give the folder that holds the pictures"
+        )
     else:
         raise DataError(f"{path}: no such folder or .tar shard; check the path")
-    shards = [file for file in files if file.suffix.lower() == ".tar" and not file.name.startswith(".")]
-    pictures = [file for file in files if is_picture(file.name)]
-    parts: list[Source] = [FolderSource(pictures), *map(ShardSource, shards)]
     if not any(map(len, parts)):
         raise DataError(f"{path}: no pictures in it; give a folder or .tar shard that holds JPEG, PNG or WebP files")
     return parts
+
+
+def _folder_parts(root: Path) -> list[PictureFiles]:
+    """Pictures that no list names, then the shards, then the pictures of each list."""
+    files = files_below(root)
+    bare = [(file, file.rpartition("/")[2]) for file in files]
+    shards = [ShardSource(root / file) for file, name in bare if name.lower().endswith(".tar") and name[0] != "."]
+    lists = [read_metadata(root / file) for file, name in bare if name == METADATA]
+    listed = {path for source in lists for path in source.within(root)}
+    pictures = (file for file, name in bare if is_picture(name) and file not in listed)
+    return [FolderSource(root, pictures), *shards, *lists]

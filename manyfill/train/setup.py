@@ -31,9 +31,9 @@ def check_same_run(settings: Settings, out: Path) -> None:
 
 def sources(settings: Settings) -> tuple[Source, Source]:
     """Training and validation pictures; DataError if there are none or no validation picture can be read."""
-    training = open_source(*settings.data.paths)
+    training: Source = open_source(*settings.data.paths)
     if settings.data.validation:
-        validation = open_source(*settings.data.validation)
+        validation: Source = open_source(*settings.data.validation)
     else:
         training, validation = split(training, settings.seed)
     next(validation_batches(validation, settings, "centre", 1))  # better now than minutes into the run

@@ -1,0 +1,46 @@
+"""Pictures that a list names, with the captions that it gives them."""
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from manyfill.data.pictures import PictureFiles
+from manyfill.data.strings import Strings, printable
+from manyfill.errors import PictureError
+
+
+class ListedSource(PictureFiles):
+    """Pictures by their paths within `folder`, in order, and each one's captions; a path that leads out is refused."""
+
+    def __init__(self, folder: Path, captions: Mapping[str, Sequence[str]]):
+        self._folder = folder
+        self._paths = Strings.of(map(_written, captions))
+        self._captions = Strings.of(
+            "\n".join(" ".join(_written(caption).split()) for caption in of) for of in captions.values()
+        )
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        return printable(str(self._folder / self._paths[index]))
+
+    def file(self, index: int) -> Path:
+        path = PurePosixPath(self._paths[index])
+        if path.is_absolute() or ".." in path.parts:
+            raise PictureError(f"{self.name(index)}: leads out of {self._folder}; list pictures within that folder")
+        return self._folder / path
+
+    def within(self, root: Path) -> Iterator[str]:
+        """The pictures' paths within `root`, which holds the folder."""
+        folder = self._folder.relative_to(root).as_posix()
+        for path in self._paths:
+            yield posixpath.normpath(f"{folder}/{path}")
+
+    def captions(self, index: int) -> list[str]:
+        return [caption for caption in self._captions[index].split("\n") if caption]
+
+
+def _written(text: str) -> str:
+    """The text as UTF-8 can hold it: JSON may name halves of a character."""
+    return text.encode("utf-8", "replace").decode()
