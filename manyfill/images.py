@@ -205,9 +205,14 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
 
     Raises OutputError when the file cannot be written.
     """
+    save_bytes(path, png_bytes(pixels))
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """The content of a PNG file of uint8 (H, W, C), C from 1 to 4 (2 and 4 have alpha)."""
     encoded = io.BytesIO()
     _to_pil(pixels).save(encoded, "PNG")
-    save_bytes(path, encoded.getvalue())
+    return encoded.getvalue()
 
 
 # ------------------------------------------------------------------------------------------------ for the eyes

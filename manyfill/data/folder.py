@@ -5,7 +5,7 @@ from pathlib import Path
 
 from manyfill.data.batch import Example
 from manyfill.errors import DataError
-from manyfill.images import open_picture
+from manyfill.images import DEFAULT_MAX_PIXELS, Picture, open_picture
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 
@@ -45,11 +45,13 @@ class FolderSource:
     def name(self, index: int) -> str:
         return str(self._paths[index])
 
+    def picture(self, index: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+        """The decoded picture; PictureError."""
+        return open_picture(self._paths[index], name=self.name(index), max_pixels=max_pixels)
+
     def __getitem__(self, index: int) -> Example:
-        path = self._paths[index]
-        pixels = open_picture(path, name=str(path)).pixels
         try:
-            captions = parse_captions(path.with_suffix(".txt").read_bytes())
+            captions = parse_captions(self._paths[index].with_suffix(".txt").read_bytes())
         except OSError:
             captions = []
-        return Example(pixels, captions, str(path))
+        return Example(self.picture(index).pixels, captions, self.name(index))

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from manyfill.data.batch import Example
 from manyfill.data.folder import is_picture, parse_captions
 from manyfill.errors import DataError, PictureError
-from manyfill.images import open_picture
+from manyfill.images import DEFAULT_MAX_PIXELS, Picture, open_picture
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,20 @@ class ShardSource:
     def name(self, index: int) -> str:
         return f"{self._path}/{self._entries[index].member}"
 
+    def picture(self, index: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+        """The decoded picture; PictureError."""
+        content = self._bytes(index, self._entries[index].picture)
+        return open_picture(content, name=self.name(index), max_pixels=max_pixels)
+
     def __getitem__(self, index: int) -> Example:
-        entry, name = self._entries[index], self.name(index)
+        captions = self._entries[index].captions
+        lines = parse_captions(self._bytes(index, captions)) if captions else []
+        return Example(self.picture(index).pixels, lines, self.name(index))
+
+    def _bytes(self, index: int, span: Span) -> bytes:
         # The file is opened anew each time: nothing is shared between worker processes, and decoding costs more.
         try:
             with self._path.open("rb") as file:
-                picture = _read(file, entry.picture)
-                captions = parse_captions(_read(file, entry.captions)) if entry.captions else []
+                return _read(file, span)
         except OSError as error:
-            raise PictureError(f"{name}: cannot be read ({error.strerror}); check the shard") from error
-        return Example(open_picture(picture, name=name).pixels, captions, name)
+            raise PictureError(f"{self.name(index)}: cannot be read ({error.strerror}); check the shard") from error
