@@ -29,6 +29,9 @@ app = App(
 )
 
 
+app.command("manyfill.bulk.command:fill_many", name="fill-many", help="Fill the holes of many pictures n times each.")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command (default: the process's own arguments) and return the exit code; errors take one line."""
     try:
