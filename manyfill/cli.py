@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from manyfill import __version__
+from manyfill.bulk.command import fill_many
 from manyfill.errors import ManyfillError
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ app = App(
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
 )
-
-
-app.command("manyfill.bulk.command:fill_many", name="fill-many", help="Fill the holes of many pictures n times each.")
+app.command(fill_many)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ A block that is done again finds the pictures that are on the disk already and w
 
 import importlib.util
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -22,9 +23,9 @@ from manyfill.bulk.pictures import Pictures
 from manyfill.errors import ConfigError, ManyfillError
 from manyfill.pipeline import Filler
 
-RETRIES = 5  # of one call; an actor itself is started again as often as need be, since machines come and go
 MOST_BLOCKS = 8  # in a call: within one, reading and writing go on while the model draws
 CALLS_AN_ACTOR = 4  # at least, so that all end at about the same time
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 STORE_BYTES = 100_000_000  # only numbers of blocks and lines of the report pass through it
 
 
@@ -65,7 +66,8 @@ class Cluster:
         # One processor is left for what else Ray Data does.
         actors = self.actors or gpus or max(1, cpus - 1)
         at_once = min(MOST_BLOCKS, -(-len(blocks) // (actors * CALLS_AN_ACTOR)))
-        ray.data.DataContext.get_current().execution_options.preserve_order = True
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars, context.execution_options.preserve_order = False, True
         calls = ray.data.from_items(blocks, override_num_blocks=-(-len(blocks) // at_once))
         return calls.map_batches(
             _Actor,
@@ -74,25 +76,24 @@ class Cluster:
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=1,
             num_gpus=1 if gpus else None,
-            max_restarts=-1,
-            max_task_retries=RETRIES,
-        )
+        )  # by default Ray Data starts an actor again, and its call with it, as often as need be
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
-        import ray
+        import ray.data
         import torch
 
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
         # A cluster of our own is a small one; of one that runs already nothing can be chosen.
         cpus = (self.actors or torch.cuda.device_count() or os.cpu_count() or 1) + 1
-        local = {"num_cpus": cpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        local: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         try:
             ray.init(self.address, log_to_driver=False, logging_level="ERROR", **({} if self.address else local))
         except (ConnectionError, ValueError, RuntimeError) as error:
             place = self.address or "here"
             raise ManyfillError(f"--ray-address {place}: no Ray cluster answers ({error}); start one there") from None
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
             yield
         finally:

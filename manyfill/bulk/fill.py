@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from glob import escape
 from pathlib import Path
 from shutil import rmtree
 from time import perf_counter
@@ -18,9 +17,9 @@ from typing import Any, TypeVar
 
 from manyfill.bulk.job import Job
 from manyfill.bulk.pictures import Pictures
-from manyfill.checkpoint import write_directory
 from manyfill.completions import Completions, Timings
 from manyfill.errors import OutputError, PictureError
+from manyfill.files import save_folder
 from manyfill.images import png_bytes
 from manyfill.inputs import Subject
 from manyfill.pipeline import AT_ONCE, Drawn, Filler, Shown
@@ -95,14 +94,14 @@ class BulkFiller:
         spent = Timings(seconds, 0.0, case.seconds + seconds)
         completions = self.filler.complete(case.subject, case.shown, drawn, self.job.sampling, spent)
         files = {name: png_bytes(pixels) for name, pixels in completions.files(self.job.sheets).items()}
-        row = self._record(case, completions, list(files))
-        write_aside(self._folder(case.number), files | {RECORD: (json.dumps(row, indent=2) + "\n").encode()})
+        row = self._record(case, completions, {name: len(content) for name, content in files.items()})
+        save_folder(self._folder(case.number), files | {RECORD: (json.dumps(row, indent=2) + "\n").encode()})
         return row
 
     def _folder(self, number: int) -> Path:
         return self.job.out / self.pictures.folders[number]
 
-    def _record(self, case: Case, completions: Completions, files: list[str]) -> Row:
+    def _record(self, case: Case, completions: Completions, files: dict[str, int]) -> Row:
         assert case.subject
         more = completions.record()
         seconds = more.pop("timings")["total"]
@@ -113,23 +112,25 @@ class BulkFiller:
 
     def _row(self, number: int, status: str, seconds: float, **more: Any) -> Row:
         row: Row = {"picture": self.pictures.names[number], "status": status, "seconds": round(seconds, 4)}
-        return row | {"seed": self.job.sampling.seed, "files": []} | more
+        return row | {"seed": self.job.sampling.seed, "files": {}} | more
 
     def _stored(self, number: int, subject: Subject) -> Row | None:
         """The row of a picture that was filled before; OutputError where something else is in its place."""
         folder = self._folder(number)
-        if not folder.exists():
-            return None
         try:
             row = json.loads((folder / RECORD).read_bytes())
-        except (OSError, ValueError):
-            raise OutputError(
-                f"{folder}: is in the way and holds no {RECORD}; choose another OUT or remove it"
-            ) from None
-        if row.get("input") != subject.digest():
-            name = subject.picture.name
-            raise OutputError(f"{folder}: holds fills of another {name} or mask; choose another OUT or remove it")
-        return row | {"reused": True}
+            if row["input"] != subject.digest():
+                name = subject.picture.name
+                raise OutputError(f"{folder}: holds fills of another {name} or mask; choose another OUT or remove it")
+            if all((folder / name).stat().st_size == size for name, size in row["files"].items()):
+                return row | {"reused": True}
+            rmtree(folder)  # a power failure can cut files short that were whole in memory
+        except FileNotFoundError:
+            if folder.exists():
+                raise OutputError(f"{folder}: is in the way and not whole; choose another OUT or remove it") from None
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise OutputError(f"{folder}: cannot be read ({error}); remove it to have it filled again") from None
+        return None
 
 
 def pictures_at_once(job: Job) -> int:
@@ -140,13 +141,6 @@ def pictures_at_once(job: Job) -> int:
 def block_numbers(job: Job, pictures: int) -> range:
     """The numbers of the blocks of so many pictures."""
     return range(-(-pictures // pictures_at_once(job)))
-
-
-def write_aside(folder: Path, files: dict[str, bytes]) -> None:
-    """Write the files as `folder`, all of them or none, and sweep up what a killed process left of it."""
-    for stale in folder.parent.glob(f".{escape(folder.name)}.{'?' * 8}"):
-        rmtree(stale, ignore_errors=True)
-    write_directory(folder, files)
 
 
 def ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
