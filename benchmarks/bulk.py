@@ -85,7 +85,7 @@ def bulk_rate(filler: Filler, job: Job) -> Callable[[], int]:
 
     def fill() -> int:
         with tempfile.TemporaryDirectory(dir=job.out.parent) as out:
-            bulk = BulkFiller(replace(job, out=Path(out)), pictures, filler)
+            bulk = BulkFiller(replace(job, out=Path(out)), pictures, filler, Path(out, "scratch"))
             return sum(row["n"] for row in bulk.fill(block_numbers(job, len(pictures))))
 
     return fill

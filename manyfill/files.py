@@ -46,16 +46,18 @@ def _lock(file: TextIO, folder: Path) -> None:
         return
 
 
-def save_folder(path: Path, files: Mapping[str, bytes]) -> None:
+def save_folder(path: Path, files: Mapping[str, bytes], scratch: Path) -> None:
     """Write a new folder of files, whole under its name or not at all; raises OutputError.
 
-    Survives the process, but is not forced through to the disk: for what is written by the thousand, that takes longer
-    than all else. A folder that another process wrote meanwhile stays.
+    It is made in the folder `scratch` of the same disk, then moved: a killed process cannot harm it. It is not forced
+    through to the disk: for what is written by the thousand, that takes longer than all else. A folder that another
+    process wrote meanwhile stays.
     """
-    aside = path.with_name(f".manyfill-{secrets.token_hex(8)}.part")
+    aside = scratch / secrets.token_hex(8)
     try:
         try:
             aside.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             for name, content in files.items():
                 (aside / name).write_bytes(content)
             if not path.exists():

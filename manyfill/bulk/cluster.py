@@ -42,13 +42,13 @@ class Cluster:
         if self.actors is not None and self.actors < 1:
             raise ConfigError(f"--actors {self.actors}: must be 1 or more")
 
-    def fill(self, job: Job, blocks: Iterable[int]) -> Iterator[Row]:
+    def fill(self, job: Job, blocks: Iterable[int], scratch: Path) -> Iterator[Row]:
         """A row for each picture of the blocks, in order, when its fills are on the disk; raises ManyfillError."""
         import ray
 
         with self._connected():
             try:
-                for row in self._stream(job, list(blocks)).iter_rows():
+                for row in self._stream(job, list(blocks), scratch).iter_rows():
                     line = json.loads(row["line"])
                     if "error" in line:  # errors are values: one that an actor raises is buried in a traceback
                         raise ManyfillError(line["error"])
@@ -57,7 +57,7 @@ class Cluster:
                 reason = str(error).strip().splitlines()[-1:]
                 raise ManyfillError(f"--ray: gave up ({' '.join(reason)}); run again to go on") from None
 
-    def _stream(self, job: Job, blocks: list[int]) -> Any:
+    def _stream(self, job: Job, blocks: list[int], scratch: Path) -> Any:
         """A Ray data set of the report's lines, worked out as it is read."""
         import ray
 
@@ -71,7 +71,7 @@ class Cluster:
         calls = ray.data.from_items(blocks, override_num_blocks=-(-len(blocks) // at_once))
         return calls.map_batches(
             _Actor,
-            fn_constructor_args=(job, Path.cwd()),
+            fn_constructor_args=(job, scratch, Path.cwd()),
             batch_size=at_once,
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=1,
@@ -103,8 +103,8 @@ class Cluster:
 class _Actor:
     """A model in a process of its own, filling blocks as Ray hands them out, `home` its working directory."""
 
-    def __init__(self, job: Job, home: Path) -> None:
-        self.job, self.home = job, home
+    def __init__(self, job: Job, scratch: Path, home: Path) -> None:
+        self.job, self.scratch, self.home = job, scratch, home
 
     @cached_property
     def bulk(self) -> BulkFiller:
@@ -115,7 +115,7 @@ class _Actor:
                 f"{self.home}: is not on {socket.gethostname()}; Ray's machines must share it"
             ) from None
         pictures = Pictures(self.job.pictures, self.job.masks, self.job.max_pixels)
-        return BulkFiller(self.job, pictures, Filler.from_pretrained(self.job.model))
+        return BulkFiller(self.job, pictures, Filler.from_pretrained(self.job.model), self.scratch)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:

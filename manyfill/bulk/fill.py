@@ -45,10 +45,10 @@ class Case:
 
 
 class BulkFiller:
-    """A model filling the blocks of a job."""
+    """A model filling the blocks of a job; `scratch` is a folder for what is not whole yet."""
 
-    def __init__(self, job: Job, pictures: Pictures, filler: Filler) -> None:
-        self.job, self.pictures, self.filler = job, pictures, filler
+    def __init__(self, job: Job, pictures: Pictures, filler: Filler, scratch: Path) -> None:
+        self.job, self.pictures, self.filler, self.scratch = job, pictures, filler, scratch
 
     def fill(self, blocks: Iterable[int]) -> Iterator[Row]:
         """A row for each picture of the blocks, in order, when its fills are on the disk; raises ManyfillError."""
@@ -95,7 +95,8 @@ class BulkFiller:
         completions = self.filler.complete(case.subject, case.shown, drawn, self.job.sampling, spent)
         files = {name: png_bytes(pixels) for name, pixels in completions.files(self.job.sheets).items()}
         row = self._record(case, completions, {name: len(content) for name, content in files.items()})
-        save_folder(self._folder(case.number), files | {RECORD: (json.dumps(row, indent=2) + "\n").encode()})
+        files[RECORD] = (json.dumps(row, indent=2) + "\n").encode()
+        save_folder(self._folder(case.number), files, self.scratch)
         return row
 
     def _folder(self, number: int) -> Path:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from manyfill import __version__
@@ -38,6 +39,20 @@ def agree(job: Job, pictures: Pictures, model: str) -> None:
         raise ConfigError(f"OUT {job.out}: holds fills of another request ({'; '.join(changed)}); choose another OUT")
     if not path.exists():
         save_text(path, json.dumps(wanted, indent=2) + "\n")
+
+
+def sweep(out: Path, rank: Rank) -> None:
+    """Remove what this rank, when it was killed, left unfinished; the first also all of a division into other ranks."""
+    for old in (out / f".rank-{rank.name}").glob("*/"):
+        rmtree(old, ignore_errors=True)
+    if rank.index == 0:
+        kept = f"-of-{rank.size:05d}"
+        for old in out.glob(".rank-*-of-*"):
+            if not old.name.endswith(kept):
+                rmtree(old, ignore_errors=True)
+        for old in out.glob("report-*-of-*.jsonl"):
+            if not old.stem.endswith(kept):
+                old.unlink(missing_ok=True)
 
 
 @dataclass
@@ -75,10 +90,6 @@ class Report:
     def __init__(self, out: Path, rank: Rank) -> None:
         self.path = out / f"report-{rank.name}.jsonl"
         self.summary = Summary(self.path)
-        if rank.index == 0:
-            for old in out.glob("report-*-of-*.jsonl"):
-                if not old.name.endswith(f"-of-{rank.size:05d}.jsonl"):  # of a division into other ranks
-                    old.unlink(missing_ok=True)
 
     def write(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Write the rows down as they come and count them; OutputError."""
