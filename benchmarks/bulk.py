@@ -6,7 +6,7 @@ Pictures of scikit-image's astronaut, each another part of it, are written to a 
 The model's own rate is that of `model.fill` alone, and of reading the known part before it, on batches of the size that
 fill-many uses, in the same process and threads. It is measured in rounds that take turns with fill-many, so that a
 machine's moods fall on both alike; a rate is the median over its rounds. Ray is measured once, with its start-up and
-from the first to the last picture without it, next to as many processes by RANK and WORLD_SIZE.
+from its first picture to its last without it, next to as many processes by RANK and WORLD_SIZE, whose start counts too.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from manyfill.bulk.job import BATCH, WORKERS, Job
 from manyfill.bulk.pictures import Pictures
 from manyfill.device import autocast
 from manyfill.errors import ConfigError
-from manyfill.images import resize, save_png
+from manyfill.images import DEFAULT_MAX_PIXELS, resize, save_png
 from manyfill.inputs import Sampling
 from manyfill.masks import KINDS, draw, write_mask
 from manyfill.pipeline import AT_ONCE, Filler
@@ -103,12 +103,113 @@ def measure(tasks: dict[str, Callable[[], int]], rounds: int) -> dict[str, float
     return {name: float(np.median(values)) for name, values in rates.items()}
 
 
-def timed(rows: Iterator[Row]) -> tuple[float, float, int]:
-    """Seconds to the end, seconds from the first row on, and the fills after that row."""
+def elapsed(rows: Iterator[Row]) -> dict[str, float]:
+    """Seconds in all, and fills per second of those that came after the first row."""
     start = time.perf_counter()
-    first = next(rows)
+    next(rows)
     began = time.perf_counter()
     fills = sum(row["n"] for row in rows)
     end = time.perf_counter()
-    assert first["n"]
-    return end - start, end - began, fills
+    return {"seconds": end - start, "fills_per_second_once_started": fills / (end - began)}
+
+
+def on_ray(job: Job, actors: int) -> dict[str, float]:
+    """fill-many on a Ray of its own, from its start to its last row."""
+    from manyfill.bulk.cluster import Cluster
+
+    blocks = block_numbers(job, len(Pictures(job.pictures, job.masks, job.max_pixels)))
+    return elapsed(Cluster(actors=actors).fill(job, blocks, job.out / "scratch"))
+
+
+def in_ranks(job: Job, size: int) -> dict[str, float]:
+    """The same by `size` processes of one thread each, as a launcher would start them."""
+    n, batch = str(job.sampling.n), str(job.batch)
+    command = [
+        sys.executable,
+        "-m",
+        "manyfill",
+        "fill-many",
+        str(job.pictures),
+        str(job.out),
+        "--masks",
+        str(job.masks),
+    ]
+    command += ["-n", n, "--batch", batch, "--model", job.model, "--workers", str(job.workers)]
+    start = time.perf_counter()
+    processes = [
+        subprocess.Popen(
+            command,
+            env=os.environ | {"RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+        )
+        for rank in range(size)
+    ]
+    codes = [process.wait() for process in processes]
+    if any(codes):
+        raise ConfigError("a rank failed: see its message above")
+    return {"seconds": time.perf_counter() - start}
+
+
+def compare(filler: Filler, job: Job, rounds: int) -> dict[str, Any]:
+    """Rates of the model and of fill-many, and the shares that this benchmark is about."""
+    rates = measure({**own_rates(filler, job), "fill-many": bulk_rate(filler, job)}, rounds)
+    own, whole, many = rates.values()
+    return {
+        "fills_per_second": rates,
+        "share_of_model_fill": many / own,
+        "share_of_encode_known_and_fill": many / whole,
+    }
+
+
+def show(record: dict[str, Any]) -> None:
+    table = Table("pictures", "what", "value", title=f"{record['machine']['device']}, model {record['model']}")
+    for size, row in record["sizes"].items():
+        for name, rate in row["fills_per_second"].items():
+            table.add_row(size, f"{name}, fills/s", f"{rate:.1f}")
+        for share in ("share_of_model_fill", "share_of_encode_known_and_fill"):
+            table.add_row(size, share.replace("_", " "), f"{row[share]:.3f}")
+    for way in ("ray", "ranks"):
+        for name, value in record.get(way, {}).items():
+            table.add_row(next(iter(record["sizes"])), f"{way}: {name.replace('_', ' ')}", f"{value:.1f}")
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="default", help="model directory, hub id or 'default'")
+    parser.add_argument("--pictures", type=int, default=64, help="how many")
+    parser.add_argument("-n", type=int, default=8, help="fills of each")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256], help="sides of the pictures")
+    parser.add_argument("--batch", type=int, default=BATCH, help="fills drawn at once")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="threads that read and write")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, one for each task in turn")
+    parser.add_argument(
+        "--actors", type=int, default=0, help="compare Ray with so many actors to as many ranks; 0: do not"
+    )
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    args = parser.parse_args()
+    if min(args.rounds, args.pictures, *args.sizes) < 1:
+        raise ConfigError("--rounds, --pictures and --sizes must be 1 or more")
+    check_writable(args.json)
+    filler = Filler.from_pretrained(args.model)
+    settings = {name: getattr(args, name) for name in ("pictures", "n", "batch", "workers", "rounds", "actors")}
+    record: dict[str, Any] = {"machine": machine(), "model": label(args.model), **settings, "sizes": {}}
+    for size in args.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for part in ("in", "masks", "ray", "ranks"):
+                (folder / part).mkdir()
+            write_pictures(folder, args.pictures, size)
+            sampling = Sampling(args.n)
+            job = Job(folder / "in", folder / "out", folder / "masks", sampling, args.model, DEFAULT_MAX_PIXELS)
+            job = replace(job, batch=args.batch, workers=args.workers)
+            record["sizes"][f"{size}x{size}"] = compare(filler, job, args.rounds)
+            if args.actors and size == args.sizes[0]:
+                record["ray"] = on_ray(replace(job, out=folder / "ray"), args.actors)
+                record["ranks"] = in_ranks(replace(job, out=folder / "ranks"), args.actors)
+    show(record)
+    write_json(args.json, record)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -25,7 +25,8 @@ from manyfill.pipeline import Filler
 
 MOST_BLOCKS = 8  # in a call: within one, reading and writing go on while the model draws
 CALLS_AN_ACTOR = 4  # at least, so that all end at about the same time
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+# Nothing is sent home, only what is fatal is told, and actors run as this process would and not behind all others.
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_worker_niceness": "0"}
 STORE_BYTES = 100_000_000  # only numbers of blocks and lines of the report pass through it
 
 
@@ -83,7 +84,7 @@ class Cluster:
         import ray.data
         import torch
 
-        for name, value in QUIET.items():
+        for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         # A cluster of our own is a small one; of one that runs already nothing can be chosen.
         cpus = (self.actors or torch.cuda.device_count() or os.cpu_count() or 1) + 1
