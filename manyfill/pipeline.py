@@ -53,7 +53,7 @@ class Drawn:
 class Filler:
     """A model that fills pictures of any size.
 
-    A call is `read`, `show`, `draw`, `complete`: whoever fills many pictures takes these steps himself, to draw several
+    A call is `read`, `show`, `draw`, `complete`. Whoever fills many pictures takes these steps one by one, to draw several
     pictures in one batch of the model, and to do all the others in threads meanwhile.
     """
 

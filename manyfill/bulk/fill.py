@@ -117,21 +117,27 @@ class BulkFiller:
 
     def _stored(self, number: int, subject: Subject) -> Row | None:
         """The row of a picture that was filled before; OutputError where something else is in its place."""
-        folder = self._folder(number)
-        try:
-            row = json.loads((folder / RECORD).read_bytes())
-            if row["input"] != subject.digest():
-                name = subject.picture.name
-                raise OutputError(f"{folder}: holds fills of another {name} or mask; choose another OUT or remove it")
-            if all((folder / name).stat().st_size == size for name, size in row["files"].items()):
-                return row | {"reused": True}
-            rmtree(folder)  # a power failure can cut files short that were whole in memory
-        except FileNotFoundError:
+        folder, name = self._folder(number), subject.picture.name
+        if not (folder / RECORD).exists():
             if folder.exists():
-                raise OutputError(f"{folder}: is in the way and not whole; choose another OUT or remove it") from None
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise OutputError(f"{folder}: cannot be read ({error}); remove it to have it filled again") from None
+                raise OutputError(f"{folder}: is in the way, without {RECORD}; choose another OUT or remove it")
+            return None
+        row = _whole(folder)
+        if row is None:
+            rmtree(folder, ignore_errors=True)
+        elif row.get("input") != subject.digest():
+            raise OutputError(f"{folder}: holds fills of another {name} or mask; choose another OUT or remove it")
+        return row
+
+
+def _whole(folder: Path) -> Row | None:
+    """The record in a folder of fills; None where a power failure has cut a file short, whatever is under its name."""
+    try:
+        row: Row = json.loads((folder / RECORD).read_bytes())
+        whole = all((folder / name).stat().st_size == size for name, size in dict(row.get("files", {})).items())
+    except (OSError, ValueError):
         return None
+    return row | {"reused": True} if whole else None
 
 
 def pictures_at_once(job: Job) -> int:
