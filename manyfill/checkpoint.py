@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,20 @@ def save_temperatures(directory: Path, model: ConditionalHVAE) -> None:
     manifest = json.loads((directory / MANIFEST).read_bytes())
     others = [path.name for path in directory.iterdir() if path.name not in {MANIFEST, *manifest}]
     save_model(directory, stored.model, stored.card, figures, keep=others)
+
+
+def sha256(parts: Iterable[bytes]) -> str:
+    """One fingerprint of several parts."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(hashlib.sha256(part).digest())
+    return found.hexdigest()
+
+
+def digest(model: ConditionalHVAE) -> str:
+    """A model's fingerprint, of its config and weights."""
+    tensors = (tensor.detach().cpu().contiguous().numpy().tobytes() for _, tensor in sorted(model.state_dict().items()))
+    return sha256([model.config.to_json().encode(), *tensors])
 
 
 def looks_like_model(source: str) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from manyfill import __version__, cli_data
+from manyfill.bulk.command import fill_many
 from manyfill.errors import ManyfillError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ app = App(
 )
 app.command(cli_data.shard)
 app.command(cli_data.data)
+app.command(fill_many)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -109,13 +109,18 @@ class Completions:
         OutputError where it cannot be written.
         """
         folder = make_folder(Path(directory))
+        files = self.files(sheet)
+        for name, pixels in files.items():
+            save_png(folder / name, pixels)
+        return [folder / name for name in files]
+
+    def files(self, sheet: bool) -> dict[str, np.ndarray]:
+        """What `save` writes: pixels by file name."""
         fills = {f"fill-{i:02d}.png": self._with_alpha(image) for i, image in enumerate(self.images)}
         files = fills | {"mean.png": self._with_alpha(self.mean), "std.png": self.uncertainty()}
         if sheet:
             files["sheet.png"] = self.sheet()
-        for name, pixels in files.items():
-            save_png(folder / name, pixels)
-        return [folder / name for name in files]
+        return files
 
     def uncertainty(self) -> np.ndarray:
         """`std` as a heat map uint8 (H, W, 3), dark for 0 to bright for its largest value."""

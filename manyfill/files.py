@@ -2,7 +2,8 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -43,6 +44,29 @@ def _lock(file: TextIO, folder: Path) -> None:
         raise OutputError(f"{folder}: is in use by another process; wait for its end or choose another place") from None
     except OSError:  # a file system without locks
         return
+
+
+def save_folder(path: Path, files: Mapping[str, bytes], scratch: Path) -> None:
+    """Write a new folder of files, whole under its name or not at all; raises OutputError.
+
+    It is made in the folder `scratch` of the same disk, then moved: a killed process cannot harm it. It is not forced
+    through to the disk: for what is written by the thousand, that takes longer than all else. A folder that another
+    process wrote meanwhile stays.
+    """
+    aside = scratch / secrets.token_hex(8)
+    try:
+        try:
+            aside.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for name, content in files.items():
+                (aside / name).write_bytes(content)
+            if not path.exists():
+                os.rename(aside, path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{path}: cannot be written ({reason}); choose a writable place with free space") from None
 
 
 def save_text(path: Path, text: str) -> None:

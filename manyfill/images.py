@@ -23,6 +23,7 @@ from manyfill.files import save_bytes
 
 ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 DEFAULT_MAX_PIXELS = 40_000_000
+COMPRESSION = 1  # of 9: a photograph is written in a third of the time that PIL's 6 takes, and is a tenth larger
 
 _CONVERTED = {
     "CMYK": "CMYK converted to RGB",
@@ -205,9 +206,14 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
 
     Raises OutputError when the file cannot be written.
     """
+    save_bytes(path, png_bytes(pixels))
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """The content of a PNG file of uint8 (H, W, C), C from 1 to 4 (2 and 4 have alpha)."""
     encoded = io.BytesIO()
-    _to_pil(pixels).save(encoded, "PNG")
-    save_bytes(path, encoded.getvalue())
+    _to_pil(pixels).save(encoded, "PNG", compress_level=COMPRESSION)
+    return encoded.getvalue()
 
 
 # ------------------------------------------------------------------------------------------------ for the eyes

@@ -8,12 +8,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import bulk
 import common
 import speed
 
 from manyfill.completions import Completions
 from manyfill.images import to_pixels
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.pipeline import Filler
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,40 @@ def test_bad_input_is_one_line_and_exit_2(
         common.run(speed.main)
     error = capsys.readouterr().err
     assert end.value.code == 2 and said in error and error.count("\n") == 1
+
+
+# -------------------------------------------------------------------------------------------------------- bulk
+
+
+def test_fill_many_is_held_against_the_model_on_the_same_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("in", "masks", "model"):
+        (tmp_path / part).mkdir()
+    bulk.write_pictures(tmp_path, 3, 32)
+    filler = Filler(common.model_named("tiny32"), "tiny")
+    job = bulk.Job(tmp_path / "in", tmp_path / "out", tmp_path / "masks", bulk.Sampling(20), batch=32)
+    shapes: list[tuple[int, int]] = []
+    fill = ConditionalHVAE.fill
+    monkeypatch.setattr(
+        ConditionalHVAE,
+        "fill",
+        lambda m, known, noise, *t: shapes.append((len(known.x), len(noise))) or fill(m, known, noise, *t),
+    )
+    drawn = {}
+    for name, task in {**bulk.own_rates(filler, job), "fill-many": bulk.bulk_rate(filler, job)}.items():
+        shapes.clear()
+        assert task() == 60
+        drawn[name] = list(shapes)
+    assert drawn["fill-many"] == [(2, 32), (2, 8), (1, 16), (1, 4)]
+    assert all(batches == drawn["fill-many"] for batches in drawn.values())
+
+
+def test_bulk_shares_are_of_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"model.fill": 10.0, "model.encode_known and fill": 8.0, "fill-many": 7.6}
+    monkeypatch.setattr(bulk, "own_rates", lambda *_: dict.fromkeys(list(rates)[:2]))
+    monkeypatch.setattr(bulk, "bulk_rate", lambda *_: None)
+    monkeypatch.setattr(bulk, "measure", lambda tasks, rounds: {name: rates[name] for name in tasks})
+    record = bulk.compare(cast(Filler, None), cast(bulk.Job, None), 1)
+    assert record["share_of_model_fill"] == pytest.approx(0.76)
+    assert record["share_of_encode_known_and_fill"] == pytest.approx(0.95)

@@ -17,9 +17,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "rng", "files", "distributions", "masks", "images", "html", "device"),
     ("models",),
     ("checkpoint", "data", "diagnostics", "octaves"),
-    ("pipeline", "completions", "crop", "train", "export"),
+    ("pipeline", "inputs", "completions", "crop", "train", "export"),
     ("__init__",),
-    ("evaluate", "web"),
+    ("evaluate", "bulk", "web"),
     ("cli", "cli_data", "demo"),
     ("__main__",),
 )

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from manyfill.checkpoint import save_temperatures, stored_at
+from manyfill.checkpoint import digest, save_temperatures, stored_at
 from manyfill.data import Source, open_source
 from manyfill.errors import ConfigError, DataError, ManyfillError
 from manyfill.evaluate import memorisation
@@ -20,7 +20,7 @@ from manyfill.evaluate.page import estimate_of
 from manyfill.evaluate.perceptual import Lpips
 from manyfill.evaluate.publish import Extras, publish
 from manyfill.evaluate.report import read
-from manyfill.evaluate.run import DEFAULT_BASELINES, Evaluation, Request, digest
+from manyfill.evaluate.run import DEFAULT_BASELINES, Evaluation, Request
 from manyfill.evaluate.sets import distances
 from manyfill.evaluate.summary import regressions
 from manyfill.evaluate.temperatures import fit

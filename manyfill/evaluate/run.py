@@ -3,7 +3,6 @@
 A row is written as soon as a picture is done, so that an interrupted evaluation goes on where it stopped.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from manyfill import __version__
+from manyfill.checkpoint import digest, sha256
 from manyfill.data import Source, open_source
 from manyfill.device import autocast
 from manyfill.diagnostics import spread
@@ -28,7 +28,6 @@ from manyfill.evaluate.perceptual import Lpips
 from manyfill.files import locked, make_folder, save_text
 from manyfill.images import to_tensor
 from manyfill.masks import MaskFolder
-from manyfill.models.hvae import ConditionalHVAE
 from manyfill.pipeline import Filler
 
 DEFAULT_BASELINES = ("opencv,biharmonic,mean",)
@@ -243,20 +242,6 @@ class Evaluation:
 
     def _commands(self) -> dict[str, str]:
         return {name: item for item in self.request.baselines if item.startswith(COMMAND) for name in methods([item])}
-
-
-def sha256(parts: Iterator[bytes] | list[bytes]) -> str:
-    """One fingerprint of several parts."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(hashlib.sha256(part).digest())
-    return found.hexdigest()
-
-
-def digest(model: ConditionalHVAE) -> str:
-    """A model's fingerprint, of its config and weights."""
-    tensors = (tensor.detach().cpu().contiguous().numpy().tobytes() for _, tensor in sorted(model.state_dict().items()))
-    return sha256([model.config.to_json().encode(), *tensors])
 
 
 def slug(name: str) -> str:

@@ -1,0 +1,39 @@
+"""What is asked for, as plain values that can travel to another process."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from manyfill.errors import ConfigError
+from manyfill.images import DEFAULT_MAX_PIXELS
+from manyfill.inputs import Sampling
+
+BATCH, WORKERS = 32, 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """Fill the pictures of `pictures` under `masks` (None: their transparent pixels) into `out`; ConfigError.
+
+    `batch` is how many fills the model draws at once, of several pictures where one has fewer; `workers` the threads
+    that read and write meanwhile.
+    """
+
+    pictures: Path
+    out: Path
+    masks: Path | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    model: str = "default"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    batch: int = BATCH
+    workers: int = WORKERS
+    sheets: bool = False
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--batch", self.batch), ("--workers", self.workers)):
+            if value < 1:
+                raise ConfigError(f"{flag} {value}: must be 1 or more")
+        for name, path in (("OUT", self.out), ("--masks", self.masks)):
+            if path is not None and path.resolve().is_relative_to(self.pictures.resolve()):
+                where = f"{name} {path}: lies in {self.pictures}"
+                raise ConfigError(f"{where}, where it would be taken for pictures; choose another place")

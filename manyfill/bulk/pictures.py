@@ -1,0 +1,117 @@
+"""The pictures to fill, each with its mask and the folder that its fills go to.
+
+A picture goes by its path within IN, "a/cat.jpg", and its stem is "a/cat"; what is 0001.jpg in the shard x.tar of a
+folder is "x/0001.jpg". The mask of the same stem within --masks is its mask.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+from manyfill.data import open_source
+from manyfill.data.folder import is_picture
+from manyfill.data.source import JoinedSource
+from manyfill.errors import DataError, PictureError
+from manyfill.images import Picture, open_picture
+from manyfill.inputs import Subject, read
+
+TRANSPARENT, ONE, EACH = "transparent pixels", "one for all", "one for each"
+
+
+class Pictures:
+    """The pictures of `path` by number, with their holes; DataError where there are none, or no masks for any."""
+
+    def __init__(self, path: Path, masks: Path | None, max_pixels: int) -> None:
+        self._source, self.names = _open(path)
+        self.folders = folders(self.names)
+        self._max_pixels = max_pixels
+        self.kind = TRANSPARENT if masks is None else ONE if masks.is_file() and is_picture(masks.name) else EACH
+        self._mask = self._masks(masks)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, number: int) -> Subject:
+        """The picture with its hole; PictureError where either cannot be used."""
+        picture = self._source.picture(number, self._max_pixels)
+        mask = self._mask(self.names[number])
+        if mask is None and picture.alpha is None:
+            raise PictureError(f"{picture.name}: has no transparent pixels to fill; name its mask with --masks")
+        return read(picture, mask)
+
+    def _masks(self, path: Path | None) -> Callable[[str], Picture | None]:
+        """A function from a picture's name to its mask, None for its transparent pixels; raises PictureError."""
+        if path is None:
+            return lambda _: None
+        if not path.exists():
+            raise DataError(f"--masks {path}: no such mask file, folder or .tar shard; check the path")
+        if self.kind == ONE:
+            mask = open_picture(path, max_pixels=self._max_pixels)
+            return lambda _: mask
+        masks = _MaskFolder(path, self._max_pixels)
+        if not any(map(masks.numbers.get, map(stem, self.names))):
+            raise DataError(
+                f"--masks {path}: holds a mask for none of the {len(self)} pictures; name each mask as its picture, "
+                f"such as {stem(self.names[0])}.png for {self.names[0]}"
+            )
+        return masks
+
+
+class _MaskFolder:
+    """Masks by the stem of their picture."""
+
+    def __init__(self, path: Path, max_pixels: int) -> None:
+        try:
+            self._source, self._names = _open(path)
+        except DataError as error:
+            raise DataError(f"--masks {error}") from None
+        self._path, self._max_pixels = path, max_pixels
+        self.numbers: dict[str, list[int]] = {}
+        for number, name in enumerate(self._names):
+            self.numbers.setdefault(stem(name), []).append(number)
+
+    def __call__(self, name: str) -> Picture:
+        found = self.numbers.get(stem(name), [])
+        # Of the masks cat.png and cat.jpg, the picture cat.jpg has the latter.
+        found = [number for number in found if self._names[number] == name] or found
+        if not found:
+            raise PictureError(f"{name}: has no mask in {self._path}; save it there as {stem(name)}.png")
+        if len(found) > 1:
+            several = " and ".join(self._names[number] for number in found)
+            raise PictureError(f"{name}: has more than one mask in {self._path} ({several}); keep one")
+        return self._source.picture(found[0], self._max_pixels)
+
+
+def _open(path: Path) -> tuple[JoinedSource, list[str]]:
+    """The pictures of a folder or shard, and their paths within it."""
+    source = open_source(path)
+    assert isinstance(source, JoinedSource)
+    return source, [_within(source.name(number), path) for number in range(len(source))]
+
+
+def _within(name: str, root: Path) -> str:
+    inner = PurePosixPath(Path(name).relative_to(root).as_posix())
+    if ".." in inner.parts:  # a tar can hold any name
+        raise DataError(f"{name}: names a place outside of {root}; rename it in the shard")
+    *shards, last = inner.parts
+    return "/".join([*(part.removesuffix(".tar") for part in shards), last])
+
+
+def stem(name: str) -> str:
+    """A path without the extension of its last part."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def folders(names: Sequence[str]) -> list[str]:
+    """A folder for each picture: its stem, or its whole name where others share the stem or lie below it; DataError."""
+    stems = [stem(name) for name in names]
+    taken, parents = Counter(stems), set[str]()
+    for path in stems:
+        while (path := path.rpartition("/")[0]) and path not in parents:
+            parents.add(path)
+    chosen = [name if taken[path] > 1 or path in parents else path for name, path in zip(names, stems, strict=True)]
+    again = Counter(chosen)
+    for name, folder in zip(names, chosen, strict=True):
+        if again[folder] > 1 or folder in parents:
+            raise DataError(f"{name}: another picture would be filled into {folder} too; rename one of them")
+    return chosen

@@ -1,0 +1,402 @@
+"""Filling many pictures: the same bytes as one by one, in any division, after any interruption; the rest is told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import manyfill
+from manyfill import pipeline
+from manyfill.bulk import fill as bulk_fill
+from manyfill.bulk.fill import BulkFiller, ahead
+from manyfill.bulk.pictures import folders
+from manyfill.bulk.rank import Rank
+from manyfill.checkpoint import save_model
+from manyfill.cli import main
+from manyfill.errors import ConfigError, DataError
+from manyfill.images import save_png
+from manyfill.masks import KINDS, draw, write_mask
+from manyfill.models.config import PRESETS
+from manyfill.models.hvae import ConditionalHVAE
+
+ROOT = Path(manyfill.__file__).parent.parent
+NAMES = ("a.png", "b.png", "sub/c.png", "sub/d.jpg", "sub/deep/e.png", "f.png")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(directory, ConditionalHVAE(PRESETS["tiny32"]), "# A tiny card\n", {})
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
+    """A folder to work in, with pictures in `in` and a mask for each in `masks`."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    make_pictures()
+    return tmp_path
+
+
+def make_pictures() -> None:
+    for i, name in enumerate(NAMES):
+        rng = np.random.default_rng(i)
+        for folder in ("in", "masks"):
+            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (30 + 3 * i, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(Path("in", name))
+        write_mask(Path("masks", name).with_suffix(".png"), draw(KINDS[i], 30 + 3 * i, 40, rng))
+
+
+def fill_many(model: Path, *arguments: str, masks: str | None = "masks", data: str = "in", out: str = "out") -> int:
+    flags = {"-n": "2", "--batch": "4", "--model": str(model)} | ({} if masks is None else {"--masks": masks})
+    chosen = [word for flag in flags.items() if flag[0] not in arguments for word in flag]
+    return main(["fill-many", data, out, *chosen, *arguments])
+
+
+def refused(capsys: pytest.CaptureFixture[str], model: Path, *arguments: str, **places: str | None) -> str:
+    """The one line with which these arguments are refused."""
+    capsys.readouterr()
+    assert fill_many(model, *arguments, **places) == 2  # type: ignore[arg-type]
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ") and shown.err.count("\n") == 1 and "Traceback" not in shown.err
+    return shown.err
+
+
+def pictures_below(folder: str | Path) -> dict[str, bytes]:
+    """The content of every PNG, by path."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(Path(folder).rglob("*.png"))}
+
+
+def rows(out: str = "out", part: str = "00000-of-00001") -> list[dict]:
+    return [json.loads(line) for line in Path(out, f"report-{part}.jsonl").read_text().splitlines()]
+
+
+def statuses(out: str = "out", part: str = "00000-of-00001") -> dict[str, str]:
+    return {row["picture"]: row["status"] for row in rows(out, part)}
+
+
+# -------------------------------------------------------------------------------------------------- the same bytes
+
+
+def test_every_picture_is_filled_as_fill_fills_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # One picture a batch is what `fill` does, on any processor.
+    assert fill_many(model, "--seed", "3", "--sheets", "--batch", "1") == 0
+    assert "6 filled" in capsys.readouterr().out
+    for name in NAMES:
+        alone, mask = Path("alone") / name, Path("masks", name).with_suffix(".png")
+        fill = ["fill", f"in/{name}", "--mask", str(mask), "-n", "2", "--seed", "3", "--model", str(model)]
+        assert main([*fill, "--out", str(alone)]) == 0
+        assert pictures_below(alone) == pictures_below(Path("out", name).with_suffix(""))
+    record = json.loads(Path("out/sub/c/fill.json").read_text())
+    assert record["picture"] == "sub/c.png" and record["status"] == "filled" and record["seed"] == 3
+    assert set(record["files"]) == {"fill-00.png", "fill-01.png", "mean.png", "std.png", "sheet.png"}
+    assert record["seconds"] > 0 and record["hole_pixels"] > 0 and rows()[3] == record
+
+
+def test_batches_change_a_grey_level_here_and_there_at_most(model: Path) -> None:
+    assert fill_many(model, "--batch", "1", out="alone") == fill_many(model, "--batch", "64", out="together") == 0
+    alone, together = pictures_below("alone"), pictures_below("together")
+    assert alone.keys() == together.keys()
+    for name in alone:
+        if "std" not in name:
+            a, b = (np.asarray(Image.open(Path(out, name))).astype(int) for out in ("alone", "together"))
+            assert np.abs(a - b).max() <= 1 and (a != b).mean() < 1e-3
+
+
+@pytest.mark.parametrize("precision", ["the processor's own", "float32"])
+def test_ranks_give_what_one_process_gives(model: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    if precision == "float32":  # there the last bit of a sum depends on what shares a batch
+        monkeypatch.setattr(pipeline, "autocast", lambda _: nullcontext())
+    assert fill_many(model, out="alone") == 0
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert fill_many(model) == 0
+    assert pictures_below("out") == pictures_below("alone")
+    parts = [statuses(part=f"0000{rank}-of-00002") for rank in (0, 1)]
+    assert sorted([*parts[0], *parts[1]]) == sorted(NAMES) and all(parts)
+    assert not list(Path("out").rglob(".*"))
+
+
+def test_another_division_replaces_the_reports(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert fill_many(model) == 0
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
+    assert fill_many(model) == 0
+    assert [path.name for path in Path("out").glob("report-*")] == ["report-00000-of-00001.jsonl"]
+    assert sum(row.get("reused", False) for row in rows()) == 2 and len(rows()) == 6
+
+
+def test_shards_are_filled_as_folders_are(model: Path) -> None:
+    Path("shards").mkdir()
+    for folder, shard in (("in", "shards/x.tar"), ("masks", "masks.tar")):
+        with tarfile.open(shard, "w") as tar:
+            for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+                tar.add(file, file.relative_to(folder).as_posix())
+    assert fill_many(model, out="plain") == fill_many(model, data="shards/x.tar", masks="masks.tar") == 0
+    assert pictures_below("out") == pictures_below("plain")
+    # Of several shards each has a folder, and so must have their masks.
+    Path("all").mkdir()
+    Path("masks").rename("all/x")
+    assert fill_many(model, data="shards", masks="all", out="many") == 0
+    assert pictures_below("many/x") == pictures_below("plain")
+
+
+def test_transparent_pixels_and_one_mask_for_all(model: Path) -> None:
+    rng = np.random.default_rng(0)
+    Path("cut").mkdir()
+    for i in range(3):
+        hole = draw("boxes", 20, 20, rng)
+        save_png(
+            Path(f"cut/{i}.png"), np.dstack([rng.integers(0, 256, (20, 20, 3), dtype=np.uint8), ~hole * np.uint8(255)])
+        )
+    assert fill_many(model, data="cut", masks=None) == 0
+    assert main(["fill", "cut/1.png", "-n", "2", "--model", str(model), "--out", "alone"]) == 0
+    assert pictures_below("out/1")["fill-01.png"] == pictures_below("alone")["fill-01.png"]
+    write_mask(Path("one.png"), np.eye(20, dtype=bool))
+    assert fill_many(model, data="cut", masks="one.png", out="eye") == 0
+    assert {row["hole_pixels"] for row in rows("eye")} == {20}
+
+
+def test_an_empty_mask_leaves_the_picture_unchanged(model: Path) -> None:
+    write_mask(Path("masks/a.png"), np.zeros((30, 40), bool))
+    assert fill_many(model) == 0
+    assert statuses() == dict.fromkeys(NAMES, "filled") | {"a.png": "unchanged"}
+    assert np.array_equal(Image.open("out/a/fill-01.png"), Image.open("in/a.png"))
+
+
+# ------------------------------------------------------------------------------------------------------ resuming
+
+
+def test_what_is_done_is_not_done_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fill_many(model, "--json") == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.png")}
+    Path("out/b/fill-01.png").write_bytes(b"")  # as a power failure may leave it
+    wanted = pictures_below("out/a") | {"b": Path("out/b/mean.png").read_bytes()}
+    drawn: list[int] = []
+    draw_all = manyfill.Filler.draw
+    monkeypatch.setattr(manyfill.Filler, "draw", lambda *a: drawn.append(len(a[1])) or draw_all(*a))
+    assert fill_many(model) == 0
+    assert drawn == [2]  # the block of b and its neighbour, as it was
+    after = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.png")}
+    assert before.keys() == after.keys()
+    assert {path.parent.name for path in before if before[path] != after[path]} == {"b"}
+    assert pictures_below("out/a") | {"b": Path("out/b/mean.png").read_bytes()} == wanted
+    assert [row["picture"] for row in rows() if not row.get("reused")] == ["b.png"]
+
+
+def test_a_killed_run_goes_on_to_the_same_end(model: Path) -> None:
+    assert fill_many(model, "--batch", "1", out="whole") == 0
+    flags = ["in", "out", "--masks", "masks", "--model", str(model), "-n", "2", "--batch", "1", "--workers", "1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "manyfill", "fill-many", *flags], env=environment)
+    while process.poll() is None and not list(Path("out").glob("*/fill.json")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for record in Path("out").rglob("fill.json"):  # a folder under its name is whole
+        files = json.loads(record.read_text())["files"]
+        assert files == {file.name: file.stat().st_size for file in record.parent.glob("*.png")}
+    Path("out/.rank-00000-of-00001/half").mkdir()
+    assert fill_many(model, "--batch", "1") == 0
+    assert pictures_below("out") == pictures_below("whole")
+    assert list(statuses()) == list(statuses("whole"))
+    assert not list(Path("out").rglob(".*"))
+
+
+def test_another_request_is_refused_saying_what_differs(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fill_many(model) == 0
+    assert "n: 2 there, 3 here" in refused(capsys, model, "-n", "3")
+    assert "seed: 0 there, 1 here" in refused(capsys, model, "--seed", "1")
+    assert "temperature" in refused(capsys, model, "--temperature", "0.5")
+    assert "batch: 4 there, 2 here" in refused(capsys, model, "--batch", "2")
+    assert "masks: one for each there, one for all here" in refused(capsys, model, masks="masks/a.png")
+    torch.manual_seed(1)
+    save_model(Path("other"), ConditionalHVAE(PRESETS["tiny32"]), "", {})
+    assert "model" in refused(capsys, Path("other"))
+    write_mask(Path("masks/b.png"), np.eye(33, 40, dtype=bool))
+    assert "out/b: holds fills of another in/b.png or mask" in refused(capsys, model)
+
+
+def test_new_pictures_may_join(model: Path) -> None:
+    for folder in ("in", "masks"):
+        Path(folder, "b.png").rename(f"{folder}-b.png")
+    assert fill_many(model) == 0
+    for folder in ("in", "masks"):
+        Path(f"{folder}-b.png").rename(f"{folder}/b.png")
+    assert fill_many(model) == 0
+    assert sum(row.get("reused", False) for row in rows()) == 5 and len(rows()) == 6
+
+
+# ----------------------------------------------------------------------------------------------------- bad input
+
+
+def spoil() -> None:
+    Path("in/a.png").write_text("hello")
+    Path("masks/b.png").unlink()
+    write_mask(Path("masks/sub/c.png"), np.ones((5, 6), bool))
+    Path("masks/f.jpg").write_bytes(Path("masks/f.png").read_bytes())
+    Path("masks/f.png").rename("masks/f.bmp")
+
+
+def test_bad_pictures_are_told_and_skipped(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil()
+    assert fill_many(model) == 0
+    told = {row["picture"]: row.get("reason", row["status"]) for row in rows()}
+    assert "in/a.png: not a picture" in told["a.png"]
+    assert "b.png: has no mask in masks" in told["b.png"] and "b.png" in told["b.png"]
+    assert "c.png: the mask is 6x5" in told["sub/c.png"]
+    assert "more than one mask" in told["f.png"]
+    assert told["sub/d.jpg"] == told["sub/deep/e.png"] == "filled"
+    out = capsys.readouterr().out
+    assert "2 filled, 4 skipped" in out and "in/a.png" in out and "and 3 more" in out
+    assert sorted(path.name for path in Path("out").rglob("fill.json")) == ["fill.json"] * 2
+    # Mended, the same command fills the rest.
+    make_pictures()
+    Path("masks/f.jpg").unlink()
+    Path("masks/f.bmp").unlink()
+    assert fill_many(model, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["filled"], record["skipped"], record["reused"]) == (6, 0, 2)
+
+
+def test_strict_makes_the_first_an_error(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil()
+    assert "in/a.png: not a picture" in refused(capsys, model, "--strict")
+
+
+def test_nothing_to_fill_is_an_error(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    assert "empty: no pictures" in refused(capsys, model, data="empty")
+    assert "nowhere" in refused(capsys, model, data="nowhere")
+    assert "--masks nowhere: no such" in refused(capsys, model, masks="nowhere")
+    assert "--masks empty" in refused(capsys, model, masks="empty")
+    Path("others").mkdir()
+    write_mask(Path("others/zebra.png"), np.ones((4, 4), bool))
+    assert "--masks others: holds a mask for none of the 6 pictures" in refused(capsys, model, masks="others")
+    message = refused(capsys, model, masks=None)
+    assert "none of the 6 pictures could be filled" in message and "--masks" in message
+
+
+def test_places_that_cannot_be_are_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").write_text("")
+    assert "taken" in refused(capsys, model, out="taken")
+    assert "OUT in/out: lies in in" in refused(capsys, model, out="in/out")
+    Path("masks").rename("in/masks")
+    assert "--masks in/masks: lies in in" in refused(capsys, model, masks="in/masks")
+    Path("in/masks").rename("masks")
+    Path("out/b").mkdir(parents=True)
+    Path("out/b/diary.txt").write_text("mine")
+    assert "out/b: is in the way" in refused(capsys, model)
+    assert Path("out/b/diary.txt").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_no_half_folder(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == "mean.png":
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "No space left" in refused(capsys, model)
+    assert pictures_below("out") == {}
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"RANK": "0"}, "WORLD_SIZE is not"),
+        ({"WORLD_SIZE": "2"}, "RANK is not"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK=-1"),
+        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE=two"),
+    ],
+)
+def test_impossible_ranks_are_refused(
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    words: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert words in refused(capsys, model)
+    assert not Path("out").exists()
+
+
+def test_bad_flags_are_refused_by_name(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "-n 0" in refused(capsys, model, "-n", "0")
+    assert "--batch 0" in refused(capsys, model, "--batch", "0")
+    assert "--workers 0" in refused(capsys, model, "--workers", "0")
+    assert "--actors" in refused(capsys, model, "--actors", "2")
+    assert not Path("out").exists()
+
+
+# --------------------------------------------------------------------------------------------------------- parts
+
+
+def test_each_picture_has_a_folder_of_its_own() -> None:
+    assert folders(["a.png", "b/c.jpg"]) == ["a", "b/c"]
+    assert folders(["a.png", "a.jpg", "b.png"]) == ["a.png", "a.jpg", "b"]
+    assert folders(["a.png", "a/b.png"]) == ["a.png", "a/b"]  # the one's fills would lie among the other's
+    with pytest.raises(DataError, match=r"a\.png"):
+        folders(["a.png", "a.jpg", "a.png.bmp"])
+
+
+def test_blocks_are_shared_out_whole() -> None:
+    shares = [list(Rank(index, 3).share(range(8))) for index in range(3)]
+    assert (
+        sorted(block for share in shares for block in share) == list(range(8))
+        and max(map(len, shares)) - min(map(len, shares)) <= 1
+    )
+
+
+def test_a_tar_cannot_reach_outside(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with tarfile.open("evil.tar", "w") as tar:
+        tar.add("in/a.png", "../../evil.png")
+    assert "evil.png: names a place outside" in refused(capsys, model, data="evil.tar")
+
+
+def test_items_are_begun_ahead_of_their_use() -> None:
+    begun: list[int] = []
+    items = ahead((begun.append(i) or i for i in range(5)), 2)
+    assert next(items) == 0 and begun == [0, 1, 2]
+    assert list(items) == [1, 2, 3, 4]
+
+
+def test_an_error_ends_the_threads(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_fill, "png_bytes", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fill_many(model)
+
+
+def test_ray_is_asked_for_by_name(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert "pip install 'manyfill[ray]'" in refused(capsys, model, "--ray")
+    with pytest.raises(ConfigError):
+        Rank.of({"RANK": "0"})
+    assert "ray" not in sys.modules and BulkFiller
