@@ -4,7 +4,7 @@ import io
 import itertools
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +177,31 @@ def test_workers_change_nothing(folder: Path) -> None:
     alone = take(samples, 6)
     for workers in (1, 2):
         assert all(same(a, b) for a, b in zip(alone, take(samples, 6, workers=workers), strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2, 4])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_the_shares_of_all_ranks_make_up_the_batches_of_one_process(folder: Path, world: int, workers: int) -> None:
+    samples = TrainingSamples(open_source(folder), CONFIG)
+    whole = [collate([samples[4 * step + i] for i in range(4)]) for step in range(2, 6)]  # two epochs of seven
+    shares = [
+        itertools.islice(batches(samples, 4, start_step=2, workers=workers, rank=rank, world=world), 4)
+        for rank in range(world)
+    ]
+    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert [len(part.names) for part in parts] == [4 // world] * world
+        assert same(batch, joined(parts))
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    tensors = (torch.cat([getattr(part, k) for part in parts]) for k in ("x", "m", "guide", "guide_present"))
+    lists: list[list] = [[v for part in parts for v in getattr(part, k)] for k in ("captions", "names", "skipped")]
+    return Batch(*tensors, *lists)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.batch_size=6: .* 4 processes; make it a multiple of 4"):
+        next(batches(TrainingSamples(open_source(folder), CONFIG), 6, rank=1, world=4))
 
 
 def test_resumed_stream_equals_uninterrupted_one(folder: Path) -> None:

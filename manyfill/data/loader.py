@@ -195,15 +195,17 @@ def _sample(
 
 
 class _Steps(Dataset[Batch | ManyfillError]):
-    """Whole batches by step. Errors are values: a worker that raises buries its one line in a traceback."""
+    """One rank's batches by step. Errors are values: a worker that raises buries its one line in a traceback."""
 
-    def __init__(self, samples: TrainingSamples, batch_size: int):
+    def __init__(self, samples: TrainingSamples, batch_size: int, rank: int, world: int):
         self.samples, self.batch_size = samples, batch_size
+        self.share = batch_size // world
+        self.offset = rank * self.share
 
     def __getitem__(self, step: int) -> Batch | ManyfillError:
-        first = step * self.batch_size
+        first = step * self.batch_size + self.offset
         try:
-            return collate([self.samples[position] for position in range(first, first + self.batch_size)])
+            return collate([self.samples[position] for position in range(first, first + self.share)])
         except ManyfillError as error:
             return error
 
@@ -215,16 +217,26 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def batches(samples: TrainingSamples, batch_size: int, start_step: int = 0, workers: int = 1) -> Iterator[Batch]:
+def batches(
+    samples: TrainingSamples, batch_size: int, start_step: int = 0, workers: int = 1, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
     """The batches of steps start_step, start_step + 1, ... without end, the same for any number of workers.
 
-    Step s holds positions s * batch_size onwards. workers=0 decodes in this process. PictureError if the samples are
-    strict and one is unreadable, DataError if all are.
+    Step s holds positions s * batch_size onwards; of these, `rank` of `world` processes takes its own equal share, so
+    that the shares in order of rank make up the batch of one process. workers=0 decodes in this process. ConfigError
+    if the batch cannot be shared out equally, PictureError if the samples are strict and one is unreadable, DataError
+    if all are.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: must be 1 or more")
+    if batch_size % world:
+        raise ConfigError(
+            f"train.batch_size={batch_size}: cannot be shared out equally among {world} processes; "
+            f"make it a multiple of {world}"
+        )
+    assert 0 <= rank < world, f"rank {rank} of {world}"
     loader = DataLoader(
-        _Steps(samples, batch_size),
+        _Steps(samples, batch_size, rank, world),
         batch_size=None,
         sampler=itertools.count(start_step),
         num_workers=workers,
