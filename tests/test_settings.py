@@ -208,7 +208,7 @@ def test_saved_settings_come_back_the_same(tmp_path: Path) -> None:
 
 def test_settings_saved_before_a_key_existed_still_load(tmp_path: Path) -> None:
     values = json.loads(load(["x"], minutes=5).to_json())
-    for key in ("validate_steps", "checkpoint_steps", "nested_weight"):
+    for key in ("validate_every", "checkpoint_every", "nested_weight"):
         del values["train"][key]
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(values))
@@ -225,7 +225,7 @@ def test_damaged_saved_settings_are_refused(text: str, tmp_path: Path) -> None:
 
 def test_only_the_length_and_the_rhythm_may_change() -> None:
     first = load(["x"], minutes=5)
-    free = ["train.workers=0", "train.validate_minutes=1", "train.checkpoint_steps=9", "data.strict=true"]
+    free = ["train.workers=0", "train.validate_every=1h", "train.checkpoint_every=9", "data.strict=true"]
     assert differences(first, load(["x"], steps=9, assignments=free)) == ""
     changed = differences(first, load(["y"], minutes=5, seed=1, assignments=["train.batch_size=3"]))
     assert changed == "data.paths: ['x'] -> ['y'], seed: 0 -> 1, train.batch_size: 8 -> 3"

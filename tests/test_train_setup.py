@@ -24,7 +24,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_other_settings_on_resuming_are_refused_by_name(micro: Micro, tmp_path: Path) -> None:
     run(micro(), tmp_path / "run")
     with pytest.raises(
-        ConfigError, match=r"--out .*run: .*\(seed: 0 -> 1, train\.batch_size: 2 -> 4\); choose another"
+        ConfigError,
+        match=r"--out .*run: .*\(seed: 0 -> 1, train\.batch_size: 2 -> 4\); choose another --out, with --fork",
     ):
         run(micro("train.batch_size=4", seed=1), tmp_path / "run")
     (tmp_path / "run" / "settings.json").unlink()

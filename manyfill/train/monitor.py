@@ -18,6 +18,7 @@ from rich.text import Text
 
 from manyfill.data import Skipped
 from manyfill.errors import OutputError
+from manyfill.files import refusal
 from manyfill.train.log import cut
 
 if TYPE_CHECKING:
@@ -121,9 +122,9 @@ class Monitor:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or error
             raise OutputError(
-                f"--out {self.run}: cannot be written ({reason}); free space or choose another place"
+                f"--out {self.run}: cannot be written ({refusal(error, self.report)}); "
+                "free space or choose another place"
             ) from None
 
     def _close(self) -> None:
@@ -133,6 +134,20 @@ class Monitor:
                 with suppress(OSError):
                     open_file.close()
         self._log = self._board = None
+
+
+class Silence(Monitor):
+    """The monitor of a rank that tells nothing, since the first one tells all."""
+
+    def start(self, step: int) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def skip(self, skipped: Sequence[Skipped]) -> None: ...
+
+    def record(self, kind: str, step: int, figures: dict[str, float]) -> None: ...
+
+    def show(self, step: int, progress: float, rate: float, seconds_left: float, figures: dict[str, float]) -> None: ...
 
 
 def _line(step: int, progress: float, rate: float, seconds_left: float, figures: dict[str, float]) -> str:
