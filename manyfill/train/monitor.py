@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,9 +40,16 @@ class Monitor:
         self._board: SummaryWriter | None = None
         self._validation: dict[str, float] = {}
         self._shown = -math.inf
+        self._hook = threading.excepthook
 
     def __enter__(self) -> "Monitor":
+        # TensorBoard writes in a thread. A full disk ends it, which the next record reports; its traceback is too much.
+        self._hook, threading.excepthook = threading.excepthook, self._in_a_thread
         return self
+
+    def _in_a_thread(self, failure: threading.ExceptHookArgs) -> None:
+        if not isinstance(failure.exc_value, OSError):
+            self._hook(failure)
 
     def start(self, step: int) -> None:
         """Log from `step` on; what an abandoned course of the run logged after it is forgotten."""
@@ -61,6 +69,7 @@ class Monitor:
     ) -> None:
         self.live.stop()
         self._close()
+        threading.excepthook = self._hook
 
     def note(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
