@@ -115,7 +115,9 @@ def kill_test(kills: int, folder: Path, seed: int = 0, plain: bool = False) -> d
     process = started(settings, folder / "undisturbed", plain)
     process.join()
     duration = time.monotonic() - began
-    counts = dict.fromkeys(("kills", "while_saving", "before_the_first_checkpoint", "unreadable", "plain_unreadable"), 0)
+    counts = dict.fromkeys(
+        ("kills", "while_saving", "before_the_first_checkpoint", "unreadable", "plain_unreadable"), 0
+    )
     finished = identical = 0
     faults: list[str] = []
     while counts["kills"] < kills:
@@ -152,7 +154,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = kill_test(arguments.kills, Path(folder), arguments.seed, plain=True)
-    result = {"seed": arguments.seed, "steps": STEPS, "machine": platform.machine(), "torch": torch.__version__, **result}
+    result = {
+        "seed": arguments.seed,
+        "steps": STEPS,
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+        **result,
+    }
     print(json.dumps(result, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")

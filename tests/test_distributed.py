@@ -1,21 +1,26 @@
 """Several ranks do what one process does: the same batches, the same losses, one voice, one end."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ranks import on_ranks, start, train
+from ranks import on_ranks, train
 from torch import nn
 from training import Micro, records, state, timeless, unequal
 
-from manyfill.checkpoint import load_model
-from manyfill.errors import ConfigError, DataError, ElsewhereError
-from manyfill.images import save_png
+from manyfill.data import Batch
+from manyfill.errors import ConfigError
+from manyfill.files import locked
+from manyfill.train import engine
 from manyfill.train.batchnorm import synchronise
 from manyfill.train.distributed import Ranks, share
-from manyfill.train.loop import run
+from manyfill.train.loop import Trainer, run
+from manyfill.train.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,3 +120,98 @@ def test_ranks_go_on_bit_for_bit(micro: Micro, tmp_path: Path) -> None:
     (whole, record), (halves, again) = map(state, outs)
     assert record["step"] == again["step"] == 8 and unequal(whole, halves) == []
     assert timeless(outs[0]) == timeless(outs[1])
+
+
+# -------------------------------------------------------------------------------------------------- the same decisions
+
+
+def train_disturbed(ranks: Ranks, settings: str, out: str, disturbance: str) -> None:
+    """Rank 1 alone meets NaNs from step 5 on at the full rate, hears a signal at step 5, or is killed at step 5."""
+    step, objective = Trainer.step, engine.objective
+    now: list[Trainer] = []
+
+    def stepped(self: Trainer, batch: Batch) -> float:
+        now[:] = [self]
+        norm = step(self, batch)
+        if self.state.step == 5 and ranks.rank == 1 and disturbance in ("SIGTERM", "SIGKILL"):
+            os.kill(os.getpid(), getattr(signal, disturbance))
+        return norm
+
+    def spoilt(*arguments: Any) -> torch.Tensor:
+        broken = disturbance == "nan" and ranks.rank == 1 and now[0].state.rate == 1 and now[0].state.step >= 5
+        return objective(*arguments) * (float("nan") if broken else 1)
+
+    Trainer.step, engine.objective = stepped, spoilt  # type: ignore[method-assign]
+    train(ranks, settings, out)
+
+
+def test_a_divergence_at_one_rank_is_one_of_all(micro: Micro, tmp_path: Path) -> None:
+    settings = micro("train.patience=3", "train.checkpoint_every=4", steps=10)
+    assert on_ranks(2, train_disturbed, settings.to_json(), str(tmp_path / "run"), "nan") == [0, 0]
+    record = state(tmp_path / "run")[1]
+    assert (record["step"], record["rate"], record["setbacks"]) == (10, 0.5, 1) and record["guard"]["skipped"] == 3
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(micro: Micro, tmp_path: Path) -> None:
+    settings = micro("train.checkpoint_every=1h", minutes=10)  # counted by the clock, which is rank 0's
+    assert on_ranks(2, train_disturbed, settings.to_json(), str(tmp_path / "run"), "SIGTERM") == [0, 0]
+    assert state(tmp_path / "run")[1]["step"] == 5
+
+
+def test_the_death_of_one_rank_ends_the_others_in_one_line(micro: Micro, tmp_path: Path) -> None:
+    settings, errors = micro("train.batch_size=3", "train.checkpoint_every=2", steps=10**6), tmp_path / "errors"
+    codes = on_ranks(3, train_disturbed, settings.to_json(), str(tmp_path / "run"), "SIGKILL", errors=errors)
+    assert codes == [2, -9, 2]
+    assert "another process of this run has ended" in complaints(errors, 3) and state(tmp_path / "run")[1]["step"] == 4
+
+
+def test_minutes_end_for_all_at_once(micro: Micro, tmp_path: Path) -> None:
+    settings = micro("train.checkpoint_every=1s", "train.validate_every=1s", minutes=0.05)
+    assert on_ranks(2, train, settings.to_json(), str(tmp_path / "run")) == [0, 0]
+    log = records(tmp_path / "run")
+    assert log[-1]["kind"] == "validation" and state(tmp_path / "run")[1]["step"] == log[-1]["step"]
+
+
+# ------------------------------------------------------------------------------------------------------------ one voice
+
+
+def complaints(errors: Path, world: int) -> str:
+    """The only line among the ranks that begins with "error:"."""
+    lines = [line for rank in range(world) for line in Path(f"{errors}-{rank}").read_text().splitlines()]
+    assert not any("Traceback" in line for line in lines)
+    (line,) = [line for line in lines if line.startswith("error:")]
+    return line
+
+
+def refused(settings: Settings, folder: Path) -> str:
+    errors = folder / "errors"
+    assert on_ranks(2, train, settings.to_json(), str(folder / "run"), errors=errors) == [2, 2]
+    return complaints(errors, 2)
+
+
+def test_what_cannot_be_is_said_once(micro: Micro, tmp_path: Path) -> None:
+    assert "nowhere" in refused(micro(data=["nowhere"]), tmp_path)
+    assert "train.batch_size=3: cannot be shared out equally among 2 processes" in refused(
+        micro("train.batch_size=3"), tmp_path
+    )
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run"):
+        assert "is in use by another process" in refused(micro(), tmp_path)
+
+
+def test_a_picture_that_one_rank_cannot_read_is_named_by_it(photos: Path, micro: Micro, tmp_path: Path) -> None:
+    folder = tmp_path / "partly"
+    shutil.copytree(photos, folder)
+    (folder / "broken.png").write_bytes(b"no picture")
+    data = {"data": [str(folder)], "validation": [str(photos)], "steps": 8}
+    assert "broken.png" in refused(micro(strict=True, **data), tmp_path)
+    assert on_ranks(2, train, micro(**data).to_json(), str(tmp_path / "lenient")) == [0, 0]
+    assert len((tmp_path / "lenient" / "skipped.tsv").read_text().splitlines()) == 1
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    assert share(24, 2, 3) == 4
+    for batch_size, accumulate, world in ((8, 1, 3), (8, 3, 1), (8, 2, 8)):
+        with pytest.raises(ConfigError, match=f"train.batch_size={batch_size}: .*a multiple of {accumulate * world}"):
+            share(batch_size, accumulate, world)
