@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from training import Micro, after_step, break_when, records, smooth, state, stop_at, timeless, tiny
+from training import Micro, after_step, break_when, records, smooth, state, stop_at, timeless, tiny, unequal
 
 import manyfill
 from manyfill.checkpoint import load_model, load_state
@@ -130,6 +130,30 @@ def test_the_objective_is_the_bound_per_hole_value_and_what_is_nested() -> None:
     assert objective(bound, 1.0, 0.0, 2, dims).item() == pytest.approx(22 / 10)
     assert objective(bound, 0.5, 2.0, 2, dims).item() == pytest.approx(17 / 10 + 6)
     assert objective(bound, 0.5, 2.0, 4, 2 * dims).item() == pytest.approx((17 / 10 + 6) / 2), "half of a batch"
+
+
+def test_recomputing_trains_the_same(photos: Path, tmp_path: Path) -> None:
+    for recompute in ("false", "true"):
+        run(tiny(photos, f"train.recompute={recompute}", steps=3), tmp_path / recompute)
+    plain, recomputed = (state(tmp_path / name)[0] for name in ("false", "true"))
+    assert unequal(plain, recomputed) == []
+
+
+def test_the_best_model_is_that_of_the_best_validation(
+    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = iter([5.0, 4.0, 4.5, 6.0, 3.0, math.nan])
+    monkeypatch.setattr(loop, "validation_figures", lambda *_: ({"bits_per_dim": next(bounds), "pixel_bits": 1.0}, []))
+    monkeypatch.setattr(loop, "write_card", lambda *_: "")
+
+    def best(steps: int) -> tuple[int, float]:
+        run(micro("train.validate_every=2", steps=steps), tmp_path / "run")
+        figures = load_model(tmp_path / "run" / "best").figures
+        return figures["steps"], figures["bits_per_dim"]
+
+    assert best(3) == (3, 4.0)
+    assert best(5) == (3, 4.0), "4.5 at step 4 and 6 at step 5 are no better, though measured after a resume"
+    assert best(7) == (6, 3.0)
 
 
 # ----------------------------------------------------------------------------------------------------------- its time

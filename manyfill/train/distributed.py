@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from manyfill.errors import ConfigError, ElsewhereError, ManyfillError
+from manyfill.train.stop import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def joined() -> Iterator[Ranks]:
     if world == 1:
         yield ALONE
         return
+    end_with_parent()  # or a rank whose torchrun is killed would wait for the others for ever
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

@@ -33,7 +33,7 @@ from manyfill.train.setup import (
     training_samples,
 )
 from manyfill.train.state import RunState, best_so_far, load_newest, tidy
-from manyfill.train.stop import stop_on_signal, stop_without_parent
+from manyfill.train.stop import stop_on_signal
 from manyfill.train.validate import save_sheet, validation_figures
 
 MOST_SETBACKS = 3
@@ -59,8 +59,6 @@ def run(settings: Settings, out: Path, ranks: Ranks = ALONE) -> None:
                 save_text(out / "settings.json", settings.to_json())
         held.enter_context(trainer.monitor)
         held.enter_context(stop_on_signal(trainer.stop, ranks.alone))
-        if not ranks.alone:
-            stop_without_parent(trainer.stop)
         trainer.train()
 
 

@@ -38,14 +38,14 @@ def stop_on_signal(stop: Callable[[], None], alone: bool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def stop_without_parent(stop: Callable[[], None]) -> None:
-    """Watch over the process that started this one: once it is gone call `stop`, and soon after end this process."""
+def end_with_parent() -> None:
+    """Watch over the process that started this one: once it is gone, send SIGTERM to this one and soon after end it."""
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        stop()
+        os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(SECONDS_OF_GRACE)
         os._exit(1)
 
