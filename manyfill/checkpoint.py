@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from manyfill.errors import ModelError, OutputError
+from manyfill.files import refusal
 from manyfill.models.config import ModelConfig, parse
 from manyfill.models.hvae import ConditionalHVAE
 
@@ -170,10 +172,11 @@ def write_directory(directory: Path, files: dict[str, bytes], keep: Sequence[str
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+        _sync(aside)
         _replace(aside, directory, keep)
     except OSError as error:
         raise OutputError(
-            f"{directory}: cannot be written ({error.strerror}); free space or choose another place"
+            f"{directory}: cannot be written ({refusal(error, directory)}); free space or choose another place"
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -194,11 +197,34 @@ def _replace(new: Path, directory: Path, keep: Sequence[str]) -> None:
         (old / name).rename(directory / name)
     for stale in _moved_away(directory):
         shutil.rmtree(stale, ignore_errors=True)
-    handle = os.open(directory.parent, os.O_RDONLY)
+    _sync(directory.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Through to the disk: which names the directory holds."""
+    handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def delete_directory(directory: Path) -> None:
+    """Delete what `write_directory` wrote, so that a kill on the way leaves nothing of it under its name."""
+    away = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
+    with suppress(OSError):
+        directory.rename(away)
+        shutil.rmtree(away)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Finish what a killed process left half-written or half-deleted in `folder`; nobody else may write there."""
+    leftovers = sorted(folder.glob(f".*.{'[0-9a-f]' * 8}*"))
+    for leftover in leftovers:
+        if leftover.suffix == ".old":
+            _recover(folder / leftover.name[1 : -len(".01234567.old")])
+    for leftover in leftovers:
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _moved_away(directory: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from manyfill import __version__, cli_data
 from manyfill.bulk.command import fill_many
-from manyfill.errors import ManyfillError
+from manyfill.errors import ElsewhereError, ManyfillError
 
 if TYPE_CHECKING:
     from manyfill.completions import Completions
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_error=False,
             result_action="return_value",
         )
+    except ElsewhereError:
+        return BAD_INPUT
     except (ManyfillError, CycloptsError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return BAD_INPUT
@@ -193,11 +195,14 @@ def train(
     config: Path | None = None,
     assignments: Assignments = None,
     init: str | None = None,
+    fork: Path | None = None,
     masks: str | None = None,
     seed: int | None = None,
     strict: bool = False,
 ) -> None:
     """Train on your own pictures; the same command again goes on where it stopped, Ctrl-C saves and ends.
+
+    Under torchrun, any number of processes and machines train one model together.
 
     Parameters
     ----------
@@ -219,6 +224,8 @@ def train(
         One setting, such as train.learning_rate=0.001; may be repeated.
     init
         Start from the weights of this model (a directory, a hub id or "default") instead of a preset's.
+    fork
+        Start from the weights and the settings of this run, but for what other flags and DATA change; OUT is a new run.
     masks
         A mask picture or a folder of them, instead of drawn masks.
     seed
@@ -226,23 +233,27 @@ def train(
     strict
         Make an unreadable picture an error instead of leaving it out.
     """
+    from manyfill.train.distributed import joined
     from manyfill.train.loop import run
     from manyfill.train.settings import load
 
-    settings = load(
-        data or (),
-        validation=val or (),
-        preset=preset,
-        init=init,
-        config=config,
-        assignments=assignments or (),
-        minutes=minutes,
-        steps=steps,
-        masks=masks,
-        seed=seed,
-        strict=strict,
-    )
-    run(settings, out)
+    with joined() as ranks:
+        with ranks.together():
+            settings = load(
+                data or (),
+                validation=val or (),
+                preset=preset,
+                init=init,
+                fork=fork,
+                config=config,
+                assignments=assignments or (),
+                minutes=minutes,
+                steps=steps,
+                masks=masks,
+                seed=seed,
+                strict=strict,
+            )
+        run(settings, out, ranks)
 
 
 @app.command

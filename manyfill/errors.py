@@ -27,3 +27,7 @@ class ConfigError(ManyfillError):
 
 class OutputError(ManyfillError):
     """A result that cannot be written where it was asked for."""
+
+
+class ElsewhereError(ManyfillError):
+    """What went wrong in another process of the same run, which tells of it itself."""

@@ -1,5 +1,6 @@
 """Folders and small files, written so that a reader never meets half of one."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -18,6 +19,15 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise OutputError(f"{path}: cannot be made a folder ({error.strerror}); choose a writable place") from None
     return path
+
+
+def refusal(error: OSError, path: Path) -> str:
+    """Why the system refused to write at `path`, in its words; of a full disk, also which one it is."""
+    reason = error.strerror or str(error)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return reason
+    disk = next((place for place in path.absolute().parents if os.path.ismount(place)), path.absolute())
+    return f"{reason} on the disk at {disk}"
 
 
 @contextmanager
@@ -95,9 +105,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             aside.unlink(missing_ok=True)
             raise
     except OSError as error:
-        reason = error.strerror or error
         raise OutputError(
-            f"{path}: cannot be written ({reason}); choose an existing, writable folder with free space"
+            f"{path}: cannot be written ({refusal(error, path)}); choose an existing, writable folder with free space"
         ) from None
 
 

@@ -53,8 +53,8 @@ class Drawn:
 class Filler:
     """A model that fills pictures of any size.
 
-    A call is `read`, `show`, `draw`, `complete`. Whoever fills many pictures takes these steps one by one, to draw several
-    pictures in one batch of the model, and to do all the others in threads meanwhile.
+    A call is `read`, `show`, `draw`, `complete`. Whoever fills many pictures takes these steps one by one, to draw
+    several pictures in one batch of the model, and to do all the others in threads meanwhile.
     """
 
     def __init__(self, model: ConditionalHVAE, id: str) -> None:

@@ -221,7 +221,9 @@ def test_a_failure_while_replacing_leaves_the_old_model_alone(
     """While writing, and between the two renames of a replacement."""
     before = {name: (saved / name).read_bytes() for name in FILES}
     monkeypatch.setattr(os, function, Failing(getattr(os, function), n))
-    with pytest.raises(OutputError, match=f"^{saved}: cannot be written .No space left on device.; free space or"):
+    with pytest.raises(
+        OutputError, match=f"^{saved}: cannot be written .No space left on device on the disk at /.*; free space or"
+    ):
         save_model(saved, some_model(seed=1), "# Another card\n", {})
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert {name: (saved / name).read_bytes() for name in FILES} == before

@@ -13,6 +13,7 @@ from manyfill.data import DEFAULT_MASKS
 from manyfill.errors import ConfigError, ModelError
 from manyfill.models.config import PRESETS, LevelSpec, ModelConfig, StageSpec
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.train.rhythm import seconds
 from manyfill.train.settings import DataSettings, Settings, TrainSettings, differences, load, load_saved
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -135,6 +136,12 @@ def test_an_unknown_key_lists_the_valid_ones_of_its_group(group: str, tmp_path: 
         ("train.betas=[0.9, 1.0]", "train.betas"),
         ("train.schedule=steep", "'linear', 'cosine' or 'constant'"),
         ("train.batch_size=2.5", "train.batch_size"),
+        ("train.accumulate=0", "train.accumulate"),
+        ("train.checkpoint_every=0", "a number of steps, or a duration"),
+        ("train.checkpoint_every=2.5", "a number of steps, or a duration"),
+        ("train.checkpoint_every=true", "a number of steps, or a duration"),
+        ("train.validate_every=0m", "a number of steps, or a duration"),
+        ("train.validate_every=5 minutes", "a number of steps, or a duration"),
         ("model.channels=2", "model.channels"),
         ("data.masks.brush=lots", "data.masks.brush"),
         ("data.masks.brush=inf", "data.masks.brush"),
@@ -208,11 +215,28 @@ def test_saved_settings_come_back_the_same(tmp_path: Path) -> None:
 
 def test_settings_saved_before_a_key_existed_still_load(tmp_path: Path) -> None:
     values = json.loads(load(["x"], minutes=5).to_json())
-    for key in ("validate_steps", "checkpoint_steps", "nested_weight"):
+    for key in ("validate_every", "checkpoint_every", "nested_weight"):
         del values["train"][key]
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(values))
     assert differences(load_saved(path), load(["x"], minutes=5)) == ""
+
+
+def test_settings_of_a_version_that_named_the_rhythm_otherwise_still_load(tmp_path: Path) -> None:
+    values = json.loads(load(["x"], minutes=5).to_json())
+    values["train"] |= {"checkpoint_minutes": 5.0, "checkpoint_steps": 1000, "validate_minutes": 1.0}
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(values))
+    assert load_saved(path) == load(["x"], minutes=5)
+
+
+def test_a_rhythm_is_counted_in_steps_or_by_the_clock() -> None:
+    assert [seconds(every) for every in ("90s", "5m", "1.5h", 1000)] == [90, 300, 5400, None]
+
+
+def test_batch_norm_and_recomputing_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match=r"model\.norm=batch .*train\.recompute"):
+        assigned("model.norm=batch", "train.recompute=true")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"model": 1}'])
@@ -225,7 +249,7 @@ def test_damaged_saved_settings_are_refused(text: str, tmp_path: Path) -> None:
 
 def test_only_the_length_and_the_rhythm_may_change() -> None:
     first = load(["x"], minutes=5)
-    free = ["train.workers=0", "train.validate_minutes=1", "train.checkpoint_steps=9", "data.strict=true"]
+    free = ["train.workers=0", "train.validate_every=1h", "train.checkpoint_every=9", "data.strict=true"]
     assert differences(first, load(["x"], steps=9, assignments=free)) == ""
     changed = differences(first, load(["y"], minutes=5, seed=1, assignments=["train.batch_size=3"]))
     assert changed == "data.paths: ['x'] -> ['y'], seed: 0 -> 1, train.batch_size: 8 -> 3"

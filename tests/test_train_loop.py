@@ -15,13 +15,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from training import Micro, after_step, break_when, records, smooth, state, stop_at, timeless, tiny
+from training import Micro, after_step, break_when, records, smooth, state, stop_at, timeless, tiny, unequal
 
 import manyfill
 from manyfill.checkpoint import load_model, load_state
 from manyfill.images import save_png
 from manyfill.models.bound import Bound
 from manyfill.train import loop
+from manyfill.train.engine import objective
 from manyfill.train.loop import Trainer, run
 from manyfill.train.settings import load
 from manyfill.train.setup import initial_state
@@ -60,8 +61,8 @@ def test_it_overfits_one_small_batch_to_below_two_bits(tmp_path: Path) -> None:
 
 # Bits per dimension at each of the first 20 steps. A change that alters them on purpose puts in what the test prints.
 GOLDEN = [
-    *(9.4637, 12.134, 11.28, 12.1653, 12.1303, 9.9401, 9.3936, 10.0321, 8.7933, 10.1469),
-    *(9.6539, 9.2889, 8.6333, 10.0031, 8.0429, 8.2664, 8.3503, 8.3161, 9.0475, 8.0825),
+    *(10.1065, 10.0146, 10.2053, 10.7893, 9.9102, 10.266, 10.8975, 12.4591, 9.6714, 13.0835),
+    *(9.0387, 11.6858, 12.107, 9.6676, 12.2614, 8.7798, 9.1675, 9.23, 10.1903, 8.2238),
 ]
 
 
@@ -125,8 +126,34 @@ def test_the_objective_is_the_bound_per_hole_value_and_what_is_nested() -> None:
         dims=torch.tensor([4.0, 6.0]),
         nested=torch.tensor([[1.0, 2.0], [3.0, 0.0]]),
     )
-    assert loop.objective(bound, 1.0, 0.0).item() == pytest.approx(22 / 10)
-    assert loop.objective(bound, 0.5, 2.0).item() == pytest.approx(17 / 10 + 6)
+    dims = bound.dims.sum()
+    assert objective(bound, 1.0, 0.0, 2, dims).item() == pytest.approx(22 / 10)
+    assert objective(bound, 0.5, 2.0, 2, dims).item() == pytest.approx(17 / 10 + 6)
+    assert objective(bound, 0.5, 2.0, 4, 2 * dims).item() == pytest.approx((17 / 10 + 6) / 2), "half of a batch"
+
+
+def test_recomputing_trains_the_same(photos: Path, tmp_path: Path) -> None:
+    for recompute in ("false", "true"):
+        run(tiny(photos, f"train.recompute={recompute}", steps=3), tmp_path / recompute)
+    plain, recomputed = (state(tmp_path / name)[0] for name in ("false", "true"))
+    assert unequal(plain, recomputed) == []
+
+
+def test_the_best_model_is_that_of_the_best_validation(
+    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = iter([5.0, 4.0, 4.5, 6.0, 3.0, math.nan])
+    monkeypatch.setattr(loop, "validation_figures", lambda *_: ({"bits_per_dim": next(bounds), "pixel_bits": 1.0}, []))
+    monkeypatch.setattr(loop, "write_card", lambda *_: "")
+
+    def best(steps: int) -> tuple[int, float]:
+        run(micro("train.validate_every=2", steps=steps), tmp_path / "run")
+        figures = load_model(tmp_path / "run" / "best").figures
+        return figures["steps"], figures["bits_per_dim"]
+
+    assert best(3) == (3, 4.0)
+    assert best(5) == (3, 4.0), "4.5 at step 4 and 6 at step 5 are no better, though measured after a resume"
+    assert best(7) == (6, 3.0)
 
 
 # ----------------------------------------------------------------------------------------------------------- its time
@@ -142,7 +169,7 @@ def test_minutes_are_of_the_clock_and_add_up(micro: Micro, tmp_path: Path, monke
         save(self, run)
 
     monkeypatch.setattr(RunState, "save", noted)
-    out, rhythm = tmp_path / "run", ["train.validate_minutes=0.1", "train.checkpoint_minutes=0.15"]
+    out, rhythm = tmp_path / "run", ["train.validate_every=6s", "train.checkpoint_every=9s"]
     with monkeypatch.context() as patch:
         stop_at(patch, 5)
         run(micro(*rhythm, minutes=0.5), out)
@@ -170,7 +197,7 @@ def test_time_lost_by_going_back_is_not_given_again(
 def test_a_run_in_steps_does_not_look_at_the_clock(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rhythm = ["train.validate_steps=3", "train.checkpoint_steps=2", "train.validate_minutes=0.001"]
+    rhythm = ["train.validate_every=3", "train.checkpoint_every=2"]
     run(micro(*rhythm, steps=5), tmp_path / "quick")
     ticking(monkeypatch, 10_000)
     run(micro(*rhythm, steps=5), tmp_path / "slow")

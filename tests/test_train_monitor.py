@@ -22,9 +22,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_the_run_directory_holds_what_it_promises(micro: Micro, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run(micro("train.validate_steps=2", steps=4), out)
+    run(micro("train.validate_every=2", steps=4), out)
     assert {path.name for path in out.iterdir()} == {
-        *(".lock", "settings.json", "log.jsonl", "tensorboard", "checkpoints", "grids", "model")
+        *(".lock", "settings.json", "log.jsonl", "tensorboard", "checkpoints", "grids", "model", "best")
     }
     assert {path.name for path in (out / "grids").iterdir()} == {"step-00000002.png", "step-00000004.png"}
     assert list((out / "tensorboard").glob("events.out.tfevents.*"))

@@ -75,7 +75,7 @@ def test_broken_steps_are_skipped_counted_and_logged(
     assert log[1]["gradient_norm"] is None and math.isfinite(log[2]["gradient_norm"])
 
 
-@pytest.mark.parametrize(("rhythm", "back_to"), [("train.checkpoint_steps=4", 4), ("train.checkpoint_steps=100", 0)])
+@pytest.mark.parametrize(("rhythm", "back_to"), [("train.checkpoint_every=4", 4), ("train.checkpoint_every=100", 0)])
 def test_a_diverging_run_goes_back_and_goes_on_at_half_the_rate(
     rhythm: str,
     back_to: int,
@@ -100,7 +100,7 @@ def test_it_does_not_go_back_for_ever(micro: Micro, tmp_path: Path, monkeypatch:
     break_when(monkeypatch, lambda trainer: trainer.state.step >= 5)
     after_step(monkeypatch, lambda trainer: rates.append(trainer.state.rate))
     with pytest.raises(ManyfillError, match=r"keeps diverging at step 7; .*train\.learning_rate") as error:
-        run(micro("train.patience=2", "train.checkpoint_steps=2", steps=50), tmp_path / "run")
+        run(micro("train.patience=2", "train.checkpoint_every=2", steps=50), tmp_path / "run")
     assert "\n" not in str(error.value)
     assert [rates.count(rate) for rate in (1, 0.5, 0.25, 0.125)] == [7, 3, 3, 3] and len(rates) == 16
     assert state(tmp_path / "run")[1]["step"] == 4, "what it had is still there"
@@ -111,7 +111,7 @@ def test_a_checkpoint_is_not_taken_among_broken_steps(
 ) -> None:
     break_when(monkeypatch, lambda trainer: trainer.state.step >= 3)
     with pytest.raises(ManyfillError, match="keeps diverging"):
-        run(micro("train.patience=4", "train.checkpoint_steps=1", steps=50), tmp_path / "run")
+        run(micro("train.patience=4", "train.checkpoint_every=1", steps=50), tmp_path / "run")
     assert checkpoints(tmp_path / "run")[-1].name == "step-00000003"
 
 

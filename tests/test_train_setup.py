@@ -1,6 +1,7 @@
 """What a run starts from: its folder, its first weights, and data of which some is held out or cannot be used."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from manyfill.masks import write_mask
 from manyfill.train import loop
 from manyfill.train.held_out import split
 from manyfill.train.loop import Trainer, run
+from manyfill.train.settings import differences, load
 from manyfill.train.setup import initial_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,7 +26,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_other_settings_on_resuming_are_refused_by_name(micro: Micro, tmp_path: Path) -> None:
     run(micro(), tmp_path / "run")
     with pytest.raises(
-        ConfigError, match=r"--out .*run: .*\(seed: 0 -> 1, train\.batch_size: 2 -> 4\); choose another"
+        ConfigError,
+        match=r"--out .*run: .*\(seed: 0 -> 1, train\.batch_size: 2 -> 4\); choose another --out, with --fork",
     ):
         run(micro("train.batch_size=4", seed=1), tmp_path / "run")
     (tmp_path / "run" / "settings.json").unlink()
@@ -139,3 +142,35 @@ def test_data_that_cannot_be_used_is_refused_before_a_step(photos: Path, micro: 
     assert not (tmp_path / "run").exists()
     with pytest.raises(DataError, match="can be read"):
         run(micro(data=[str(broken)], validation=[str(photos)]), tmp_path / "run")
+
+
+# ------------------------------------------------------------------------------------------- another run from this one
+
+
+def test_other_pictures_on_resuming_are_told(photos: Path, micro: Micro, tmp_path: Path) -> None:
+    data = tmp_path / "pictures"
+    shutil.copytree(photos, data)
+    settings = {"data": [str(data)], "validation": [str(photos)]}
+    run(micro(**settings), tmp_path / "run")
+    (data / "0.png").rename(data / "9.png")
+    with pytest.raises(ConfigError, match=r"run: holds a run with training pictures of other names; .* --fork"):
+        run(micro(**settings, steps=6), tmp_path / "run")
+    (data / "9.png").unlink()
+    with pytest.raises(ConfigError, match=r"run: holds a run with 6 training pictures, and now there are 5; .* --fork"):
+        run(micro(**settings, steps=6), tmp_path / "run")
+
+
+def test_a_fork_starts_anew_from_the_weights_with_what_is_changed(micro: Micro, tmp_path: Path) -> None:
+    first = micro("train.batch_size=3", "train.warmup_steps=1000", seed=7)
+    run(first, tmp_path / "run")
+    fork = load([], fork=tmp_path / "run", assignments=["train.batch_size=2"], steps=2)
+    assert differences(first, fork).startswith("init: None -> ") and fork.seed == 7 and fork.train.steps == 2
+    assert differences(fork, load([], fork=tmp_path / "run", assignments=["train.batch_size=2"], steps=9)) == ""
+    given = load_model(tmp_path / "run" / "model").model.state_dict()
+    assert unequal(given, initial_state(fork, torch.device("cpu")).model.state_dict()) == []
+    run(fork, tmp_path / "fork")
+    assert load_model(tmp_path / "fork" / "model").figures["steps"] == 2
+    with pytest.raises(ConfigError, match=r"--fork .*drop --preset"):
+        load([], fork=tmp_path / "run", preset="tiny32")
+    with pytest.raises(ConfigError, match=r"nowhere/settings\.json"):
+        load([], fork=tmp_path / "nowhere")

@@ -34,7 +34,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(
     norm: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "STEPS_BETWEEN_LOGS", 4)  # so that the stop falls in the middle of one
-    rhythm = ["train.validate_steps=5", "train.checkpoint_steps=4", "train.warmup_steps=3", "train.kl_warmup=0.5"]
+    rhythm = ["train.validate_every=5", "train.checkpoint_every=4", "train.warmup_steps=3", "train.kl_warmup=0.5"]
     settings = tiny(photos, *rhythm, f"model.norm={norm}", steps=12)
     run(settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -107,7 +107,7 @@ def test_a_run_that_never_began_leaves_the_folder_free(micro: Micro, tmp_path: P
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     micro: Micro, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, rhythm = tmp_path / "run", "train.checkpoint_steps=3"
+    out, rhythm = tmp_path / "run", "train.checkpoint_every=3"
     run(micro(rhythm, steps=8), tmp_path / "whole")
     run(micro(rhythm, steps=8), out)
     assert [path.name for path in checkpoints(out)] == ["step-00000006", "step-00000008"]
@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 
 def test_checkpoints_of_an_abandoned_course_are_dropped(micro: Micro, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run(micro("train.checkpoint_steps=2", steps=6), out)
+    run(micro("train.checkpoint_every=2", steps=6), out)
     corrupt(checkpoints(out)[-1])
     trainer = Trainer(micro(steps=6), out)
     assert trainer.state.step == 4
@@ -134,7 +134,7 @@ def test_checkpoints_of_an_abandoned_course_are_dropped(micro: Micro, tmp_path: 
 
 
 def test_without_a_sound_checkpoint_it_refuses(micro: Micro, tmp_path: Path) -> None:
-    run(micro("train.checkpoint_steps=2"), tmp_path / "run")
+    run(micro("train.checkpoint_every=2"), tmp_path / "run")
     for directory in checkpoints(tmp_path / "run"):
         corrupt(directory)
     with pytest.raises(ModelError, match=r"no checkpoint can be read.*--init"):
@@ -148,7 +148,7 @@ def test_a_full_disk_ends_in_one_line_and_the_last_checkpoint_stays(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    settings = micro("train.checkpoint_steps=3", steps=9)
+    settings = micro("train.checkpoint_every=3", steps=9)
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -172,7 +172,7 @@ def test_a_log_that_cannot_be_written_ends_in_one_line(
 
     broken = SimpleNamespace(write=full, flush=lambda: None, close=lambda: None)
     after_step(monkeypatch, lambda trainer: setattr(trainer.monitor, "_log", broken))
-    with pytest.raises(OutputError, match=r"--out .*run: cannot be written \(No space left on device\)"):
+    with pytest.raises(OutputError, match=r"--out .*run: cannot be written \(No space left on device on the disk at /"):
         run(micro(), tmp_path / "run")
 
 

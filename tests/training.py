@@ -13,8 +13,7 @@ from torch import Tensor
 
 from manyfill.checkpoint import load_state
 from manyfill.data import Batch
-from manyfill.models.bound import Bound
-from manyfill.train import loop
+from manyfill.train import engine
 from manyfill.train.loop import Trainer
 from manyfill.train.settings import Settings, load
 from manyfill.train.state import checkpoints
@@ -73,15 +72,15 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 def break_when(monkeypatch: pytest.MonkeyPatch, broken: Callable[[Trainer], bool]) -> None:
     """Make the loss of some steps NaN."""
     now: list[Trainer] = []
-    step, objective = Trainer.step, loop.objective
+    step, objective = Trainer.step, engine.objective
 
     def stepped(self: Trainer, batch: Batch) -> float:
         now[:] = [self]
         return step(self, batch)
 
-    def spoilt(bound: Bound, kl_weight: float, nested_weight: float) -> Tensor:
-        loss = objective(bound, kl_weight, nested_weight)
+    def spoilt(*arguments: Any) -> Tensor:
+        loss = objective(*arguments)
         return loss * math.nan if broken(now[0]) else loss
 
     monkeypatch.setattr(Trainer, "step", stepped)
-    monkeypatch.setattr(loop, "objective", spoilt)
+    monkeypatch.setattr(engine, "objective", spoilt)

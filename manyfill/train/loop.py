@@ -1,31 +1,39 @@
 """The training loop: `run` goes from settings to a finished RUN directory, and on from wherever RUN stands."""
 
-import signal
-import threading
+import math
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from manyfill.checkpoint import save_model
-from manyfill.data import Batch, batches
-from manyfill.device import autocast, best_device, has_fast_bfloat16
+from manyfill.data import Batch, Skipped, batches
+from manyfill.device import best_device, has_fast_bfloat16
 from manyfill.errors import ManyfillError
 from manyfill.files import locked, make_folder, save_text
-from manyfill.models.bound import Bound
 from manyfill.models.hvae import ConditionalHVAE
-from manyfill.rng import generator
 from manyfill.train.card import last_figures, write_card
+from manyfill.train.distributed import ALONE, Ranks, share
+from manyfill.train.engine import Engine, buffers_of, restore
 from manyfill.train.log import validations
-from manyfill.train.monitor import Monitor
+from manyfill.train.monitor import Monitor, Silence
 from manyfill.train.optim import learning_rate
+from manyfill.train.rhythm import Every, seconds
 from manyfill.train.settings import Settings
-from manyfill.train.setup import acquaint, check_same_run, initial_state, sources, training_samples
-from manyfill.train.state import RunState, load_newest
+from manyfill.train.setup import (
+    acquaint,
+    check_same_data,
+    check_same_run,
+    data_summary,
+    initial_state,
+    sources,
+    training_samples,
+)
+from manyfill.train.state import RunState, best_so_far, load_newest, tidy
+from manyfill.train.stop import stop_on_signal
 from manyfill.train.validate import save_sheet, validation_figures
 
 MOST_SETBACKS = 3
@@ -33,41 +41,58 @@ STEPS_BETWEEN_LOGS = 20
 STEPS_OF_PACE = 50
 
 
-def run(settings: Settings, out: Path) -> None:
-    """Train into `out`: checkpoints, log.jsonl, tensorboard, grids, and `out/model` with the averaged weights.
+def run(settings: Settings, out: Path, ranks: Ranks = ALONE) -> None:
+    """Train into `out`: checkpoints, log.jsonl, tensorboard, grids, and `out/model` with the averaged weights
+    (`out/best` with those of the best validation).
 
-    The same call again goes on where it stopped; Ctrl-C or SIGTERM saves and returns. Raises ManyfillError.
+    The same call again goes on where it stopped; Ctrl-C or SIGTERM saves and returns. Of several ranks the first alone
+    writes. Raises ManyfillError.
     """
-    check_same_run(settings, out)
-    trainer = Trainer(settings, out)
-    make_folder(out)
-    with locked(out):
-        save_text(out / "settings.json", settings.to_json())
-        with trainer.monitor, _stop_on_signal(trainer):
-            trainer.train()
+    with ExitStack() as held:
+        with ranks.together():
+            check_same_run(settings, out)
+            trainer = Trainer(settings, out, ranks)
+            if ranks.first:
+                make_folder(out)
+                held.enter_context(locked(out))
+                tidy(out)
+                save_text(out / "settings.json", settings.to_json())
+        held.enter_context(trainer.monitor)
+        held.enter_context(stop_on_signal(trainer.stop, ranks.alone))
+        trainer.train()
 
 
 class Trainer:
     """A run: its pictures, its state, and the way from one step to the next. Writes to `out` only from `train` on."""
 
-    def __init__(self, settings: Settings, out: Path) -> None:
-        self.settings, self.out, self.device = settings, out, best_device()
+    def __init__(self, settings: Settings, out: Path, ranks: Ranks = ALONE) -> None:
+        self.settings, self.out, self.ranks, self.device = settings, out, ranks, best_device()
+        share(settings.train.batch_size, settings.train.accumulate, ranks.world)
         self.source, self.validation = sources(settings)
         self.samples = training_samples(settings, self.source)
         levels = [f"{i + 1} ({level.size}x{level.size})" for i, level in enumerate(settings.model.levels)]
-        self.monitor = Monitor(out, levels)
+        self.monitor = (Monitor if ranks.first else Silence)(out, levels)
+        self.data = data_summary(self.source)
         self.state = self.stored_state()
-        self.nested_weight = settings.train.nested_weight if settings.model.canvas else 0.0
+        self.best = best_so_far(out) if self.state.step else math.inf
+        self._engine: Engine | None = None
         self.stopping = False
         self.figures: dict[str, float] = {}
+        self.skipped: list[Skipped] = []
         self.pace: deque[float] = deque(maxlen=STEPS_OF_PACE)  # seconds of the last steps
         self.lapped = self.saved = self.validated = 0.0
+
+    def stop(self) -> None:
+        """Ask the run to end after the step at hand."""
+        self.stopping = True
 
     def stored_state(self) -> RunState:
         """The newest checkpoint's state, or the initial one where there is none."""
         state = initial_state(self.settings, self.device)
         for warning in load_newest(self.out, state):
             self.monitor.note(f"warning: {warning}")
+        if "data" in state.origin:
+            check_same_data(state.origin["data"], self.data, self.out)
         if state.step == 0 and self.settings.init is None:
             acquaint(state, self.samples)
         return state
@@ -82,7 +107,8 @@ class Trainer:
             self.monitor.note(f"going on from step {state.step}")
         if self.settings.train.precision == "bfloat16" and not has_fast_bfloat16(self.device):
             self.monitor.note("note: bfloat16 is slow on this processor; train.precision=float32 is quicker")
-        self.monitor.start(state.step)
+        with self.ranks.together():
+            self.monitor.start(state.step)
         self.lapped, self.saved, self.validated = time.monotonic(), state.elapsed, state.elapsed
         while self.progress() < 1 and not self.stopping:
             with closing(self.stream()) as stream:
@@ -102,41 +128,44 @@ class Trainer:
     def follow(self, stream: Iterator[Batch]) -> None:
         """Step after step, validating and saving when it is time, until the run is over, stopped or diverging."""
         settings, state = self.settings.train, self.state
-        for batch in stream:
+        while True:
+            with self.ranks.together():
+                batch = next(stream)
             norm = self.step(batch)
             self.pace.append(self.lap())
             self.report(norm)
             if self.progress() >= 1 or self.stopping or self.diverging():
                 return
-            if self.due(self.validated, settings.validate_minutes, settings.validate_steps):
+            if self.due(settings.validate_every, self.validated):
                 self.validate()
             sound = not state.guard.in_a_row  # weights that break every step are not worth going back to
-            if sound and self.due(self.saved, settings.checkpoint_minutes, settings.checkpoint_steps):
+            if sound and self.due(settings.checkpoint_every, self.saved):
                 self.save()
+
+    @property
+    def engine(self) -> Engine:
+        """What works out the gradients of the state's model."""
+        if self._engine is None or self._engine.model is not self.state.model:
+            self._engine = Engine(self.state.model, self.settings, self.ranks, self.device)
+        return self._engine
 
     def step(self, batch: Batch) -> float:
         """One update from one batch; returns the gradient's norm. A step that the guard refuses leaves no trace."""
         state, settings = self.state, self.settings.train
-        self.monitor.skip(batch.skipped)
-        batch = batch.to(self.device)
-        noise = generator(self.settings.seed, "latents", state.step, device=self.device)
-        buffers = [buffer.clone() for buffer in state.model.buffers()]
-        with autocast(self.device, settings.precision):
-            bound = state.model(batch.x, batch.m, batch.guide, batch.guide_present, noise)
-        loss = objective(bound, self.kl_weight(), self.nested_weight)
-        state.optimizer.zero_grad()
-        loss.backward()
+        self.skipped += batch.skipped
+        buffers = buffers_of(state.model)
+        loss, tally = self.engine.gradient(batch, state.step, self.kl_weight())
         norm = float(torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm))
-        if state.guard.accepts(norm, loss.item()):
+        norm, _ = self.ranks.agree(norm, False)  # so that the guards of all ranks decide the same
+        if state.guard.accepts(norm, loss):
             for group in state.optimizer.param_groups:
                 group["lr"] = state.rate * learning_rate(settings, state.step, self.progress())
             state.optimizer.step()
             state.ema.update_parameters(state.model)
-            state.tally.add(bound)
+            state.tally.merge(tally)
         else:
             # The forward pass has already put a bad batch into batch norm's running statistics.
-            for buffer, before in zip(state.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+            restore(state.model, buffers)
         state.step += 1
         return norm
 
@@ -160,17 +189,20 @@ class Trainer:
         return max(0.0, 60 * settings.minutes - self.state.elapsed)
 
     def lap(self) -> float:
-        """Seconds since the last call, which count as time of the run: all that it does, waiting for data included."""
-        now = time.monotonic()
-        seconds, self.lapped = now - self.lapped, now
-        self.state.elapsed += seconds
-        return seconds
+        """Seconds since the last call, which count as time of the run: all that it does, waiting for data included.
 
-    def due(self, last: float, minutes: float, steps: int) -> bool:
+        Here the ranks agree on the time, and on whether to stop, so that they then do the same.
+        """
+        now = time.monotonic()
+        passed, self.stopping = self.ranks.agree(now - self.lapped, self.stopping)
+        self.lapped = now
+        self.state.elapsed += passed
+        return passed
+
+    def due(self, every: Every, last: float) -> bool:
         """Whether what was `last` done at that time is to be done again."""
-        if self.settings.train.steps is not None:
-            return self.state.step % steps == 0
-        return self.state.elapsed - last >= 60 * minutes
+        pause = seconds(every)
+        return self.state.step % int(every) == 0 if pause is None else self.state.elapsed - last >= pause
 
     def kl_weight(self) -> float:
         span = self.settings.train.kl_warmup
@@ -178,7 +210,8 @@ class Trainer:
 
     def stream(self) -> Generator[Batch, None, None]:
         settings = self.settings.train
-        yield from batches(self.samples, settings.batch_size, self.state.step, settings.workers)
+        rank, world = self.ranks.rank, self.ranks.world
+        yield from batches(self.samples, settings.batch_size, self.state.step, settings.workers, rank, world)
 
     def report(self, norm: float) -> None:
         """Log the mean over the steps since the last line of the log, and refresh the display."""
@@ -191,18 +224,35 @@ class Trainer:
                 "elapsed": state.elapsed,
             }
             state.tally.clear()
-            self.monitor.record("train", state.step, self.figures)
+            self.tell_skipped()
+            with self.ranks.together():
+                self.monitor.record("train", state.step, self.figures)
         self.monitor.show(state.step, progress, self.rate(), self.seconds_left(), self.figures)
 
     def validate(self) -> None:
         model = self.averaged_model()
-        figures, skipped = validation_figures(model, self.validation, self.settings, self.device)
-        self.monitor.skip(skipped)
-        grids = make_folder(self.out / "grids")
-        save_sheet(model, self.validation, self.settings, self.device, grids / f"step-{self.state.step:08d}.png")
+        figures, skipped = validation_figures(model, self.validation, self.settings, self.device, self.ranks)
+        self.skipped += skipped if self.ranks.first else []  # every rank has met the same
+        self.tell_skipped()
+        with self.ranks.together():
+            if self.ranks.first:
+                grid = make_folder(self.out / "grids") / f"step-{self.state.step:08d}.png"
+                save_sheet(model, self.validation, self.settings, self.device, grid)
         self.lap()
         self.validated = self.state.elapsed
-        self.monitor.record("validation", self.state.step, figures | {"elapsed": self.state.elapsed})
+        with self.ranks.together():
+            self.monitor.record("validation", self.state.step, figures | {"elapsed": self.state.elapsed})
+            if figures["bits_per_dim"] < self.best:
+                self.best = figures["bits_per_dim"]
+                if self.ranks.first:
+                    self.save_model("best")
+
+    def tell_skipped(self) -> None:
+        """Name the pictures that could not be read at any rank since the last time."""
+        skipped, self.skipped = self.ranks.gather(self.skipped), []
+        with self.ranks.together():
+            for pictures in skipped:
+                self.monitor.skip([Skipped(*picture) for picture in pictures])
 
     def averaged_model(self) -> ConditionalHVAE:
         model = self.state.ema.module
@@ -211,13 +261,24 @@ class Trainer:
 
     def save(self) -> None:
         """Write the model, then the checkpoint: whoever finds the checkpoint finds its model too."""
+        self.tell_skipped()
+        with self.ranks.together():
+            if self.ranks.first:
+                last = self.save_model("model")
+                settings = self.settings.model_dump(mode="json")
+                self.state.origin = {"settings": settings, "data": self.data, "validation": last}
+                self.state.save(self.out)
+        self.lap()
+        self.saved = self.state.elapsed
+
+    def save_model(self, name: str) -> dict[str, float]:
+        """Write the averaged weights as OUT/name; returns the last validation's figures, which go with them."""
         state, passes = self.state, validations(self.out / "log.jsonl")
         card = write_card(self.settings, state.step, state.elapsed, len(self.source), passes)
-        figures = {"steps": state.step, "training_seconds": round(state.elapsed), **last_figures(passes)}
-        save_model(self.out / "model", self.averaged_model(), card, figures)
-        state.save(self.out)
-        self.lap()
-        self.saved = state.elapsed
+        last = last_figures(passes)
+        figures = {"steps": state.step, "training_seconds": round(state.elapsed), **last}
+        save_model(self.out / name, self.averaged_model(), card, figures)
+        return last
 
     def diverging(self) -> bool:
         return self.state.guard.in_a_row >= self.settings.train.patience
@@ -230,37 +291,11 @@ class Trainer:
                 f"{self.out}: training keeps diverging at step {before.step}; start anew in another --out with a lower "
                 "--set train.learning_rate=..."
             )
-        state = self.state = self.stored_state()
+        with self.ranks.together():
+            state = self.state = self.stored_state()
         state.setbacks, state.rate, state.elapsed = before.setbacks + 1, before.rate / 2, before.elapsed
         state.guard.in_a_row, state.guard.skipped = 0, before.guard.skipped
         self.monitor.start(state.step)
         self.monitor.note(
             f"step {before.step}: diverged; back to step {state.step} at {state.rate:g} times the learning rate"
         )
-
-
-def objective(bound: Bound, kl_weight: float, nested_weight: float) -> Tensor:
-    """What a step makes smaller: nats per hole value, with the KL and the truncated hierarchies weighed."""
-    likelihood = (bound.pixels - kl_weight * bound.kl.sum(1)).sum() / bound.dims.sum().clamp(min=1)
-    return nested_weight * bound.nested.sum(1).mean() - likelihood
-
-
-@contextmanager
-def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C and a cluster's SIGTERM end the run after the step at hand; a second one ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread
-        return
-
-    def stop(*_: object) -> None:
-        # No printing here: the signal may have come in the middle of it.
-        if trainer.stopping:
-            raise KeyboardInterrupt
-        trainer.stopping = True
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

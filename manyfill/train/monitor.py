@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from rich.text import Text
 
 from manyfill.data import Skipped
 from manyfill.errors import OutputError
+from manyfill.files import refusal
 from manyfill.train.log import cut
 
 if TYPE_CHECKING:
@@ -38,9 +40,16 @@ class Monitor:
         self._board: SummaryWriter | None = None
         self._validation: dict[str, float] = {}
         self._shown = -math.inf
+        self._hook = threading.excepthook
 
     def __enter__(self) -> "Monitor":
+        # TensorBoard writes in a thread. A full disk ends it, which the next record reports; its traceback is too much.
+        self._hook, threading.excepthook = threading.excepthook, self._in_a_thread
         return self
+
+    def _in_a_thread(self, failure: threading.ExceptHookArgs) -> None:
+        if not isinstance(failure.exc_value, OSError):
+            self._hook(failure)
 
     def start(self, step: int) -> None:
         """Log from `step` on; what an abandoned course of the run logged after it is forgotten."""
@@ -60,6 +69,7 @@ class Monitor:
     ) -> None:
         self.live.stop()
         self._close()
+        threading.excepthook = self._hook
 
     def note(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -121,9 +131,9 @@ class Monitor:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or error
             raise OutputError(
-                f"--out {self.run}: cannot be written ({reason}); free space or choose another place"
+                f"--out {self.run}: cannot be written ({refusal(error, self.report)}); "
+                "free space or choose another place"
             ) from None
 
     def _close(self) -> None:
@@ -133,6 +143,20 @@ class Monitor:
                 with suppress(OSError):
                     open_file.close()
         self._log = self._board = None
+
+
+class Silence(Monitor):
+    """The monitor of a rank that tells nothing, since the first one tells all."""
+
+    def start(self, step: int) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def skip(self, skipped: Sequence[Skipped]) -> None: ...
+
+    def record(self, kind: str, step: int, figures: dict[str, float]) -> None: ...
+
+    def show(self, step: int, progress: float, rate: float, seconds_left: float, figures: dict[str, float]) -> None: ...
 
 
 def _line(step: int, progress: float, rate: float, seconds_left: float, figures: dict[str, float]) -> str:

@@ -14,6 +14,7 @@ from manyfill.checkpoint import load_model
 from manyfill.data import DEFAULT_MASKS
 from manyfill.errors import ConfigError
 from manyfill.models.config import PRESETS, ModelConfig, Strict, parse
+from manyfill.train.rhythm import Every
 
 DEFAULT_PRESET, DEFAULT_MINUTES = "base64", 30.0
 
@@ -26,12 +27,15 @@ class TrainSettings(Finite):
     """How to optimise. Either `steps` or `minutes` ends the run, and the schedule is fitted to it.
 
     Minutes are wall-clock minutes of the loop, validation and saving included, and add up over resumed runs; a last
-    validation pass follows. In a run counted in steps nothing depends on the time: it validates and saves by steps.
+    validation pass follows. In a run counted in steps the weights never depend on the time; for the same log, too,
+    validate every so many steps.
     """
 
     steps: int | None = Field(None, ge=1)
     minutes: float | None = Field(None, gt=0)
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, description="of all processes together")
+    accumulate: int = Field(1, ge=1, description="micro-batches that each process takes its part of the batch in")
+    recompute: bool = Field(False, description="work activations out again on the way back, to spare memory")
     learning_rate: float = Field(1.2e-3, gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = Field(400, ge=0)
@@ -43,10 +47,8 @@ class TrainSettings(Finite):
     patience: int = Field(20, ge=1, description="broken steps in a row before going back to the last checkpoint")
     nested_weight: float = Field(0.3, ge=0, description="of the truncated hierarchies' losses; unused without a canvas")
     kl_warmup: float = Field(0.0, ge=0, le=1, description="share of the run over which the KL weight grows to 1")
-    checkpoint_minutes: float = Field(5.0, gt=0)
-    checkpoint_steps: int = Field(1000, ge=1, description="instead of checkpoint_minutes in a run counted in steps")
-    validate_minutes: float = Field(5.0, gt=0)
-    validate_steps: int = Field(1000, ge=1, description="instead of validate_minutes in a run counted in steps")
+    checkpoint_every: Every = Field("5m", description="in steps, or a duration such as 5m")
+    validate_every: Every = Field("5m", description="likewise")
     validation_pictures: int = Field(256, ge=1)
     workers: int = Field(1, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -83,6 +85,10 @@ class Settings(Strict):
     def _batches_suffice(self) -> "Settings":
         if self.model.norm == "batch" and self.train.batch_size == 1:
             raise ValueError("model.norm=batch needs a train.batch_size of 2 or more")
+        if self.model.norm == "batch" and self.train.recompute:
+            raise ValueError(
+                "model.norm=batch would count every batch twice with train.recompute; take model.norm=group"
+            )
         return self
 
     def to_json(self) -> str:
@@ -95,6 +101,7 @@ def load(
     validation: Sequence[str] = (),
     preset: str | None = None,
     init: str | None = None,
+    fork: Path | None = None,
     config: Path | None = None,
     assignments: Sequence[str] = (),
     minutes: float | None = None,
@@ -105,11 +112,17 @@ def load(
 ) -> Settings:
     """Settings from the command line's flags, None where not given; ConfigError names the flag, file or key at fault.
 
-    A recipe's table of masks replaces the preset's, and `masks` replaces both; `--set data.masks.brush=1` changes one
+    `fork` is a run whose settings stand in for a preset's, and whose weights it starts from. A recipe's table of masks
+    replaces the preset's, and `masks` replaces both; `--set data.masks.brush=1` changes one
     weight of what there is.
     """
     recipe = {} if config is None else _read_toml(config)
-    values = _defaults(preset or recipe.get("preset", DEFAULT_PRESET), init or recipe.get("init"))
+    if fork is None:
+        values = _defaults(preset or recipe.get("preset", DEFAULT_PRESET), init or recipe.get("init"))
+    elif preset or init:
+        raise ConfigError(f"--fork {fork}: brings a model of its own; drop --preset and --init")
+    else:
+        values = load_saved(fork / "settings.json").model_dump() | {"init": str(fork / "model")}
     if any(key.startswith("data.masks.") for key in _flat(recipe)):
         values["data"]["masks"] = {}
     flags = {
@@ -206,19 +219,26 @@ def _overlay(values: dict[str, Any], layer: dict[str, Any], where: str) -> None:
         group[last] = value
 
 
+# What older versions called the rhythm, which has no say in the result.
+RENAMED = ("checkpoint_minutes", "checkpoint_steps", "validate_minutes", "validate_steps")
+
+
 def load_saved(path: Path) -> Settings:
     """The settings a run was started with."""
     try:
-        settings: Settings = parse(Settings, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); the run cannot go on, choose another --out") from None
+        values = json.loads(path.read_text(encoding="utf-8"))
+        for key in RENAMED:
+            values.get("train", {}).pop(key, None)
+        settings: Settings = parse(Settings, values, str(path))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); no run can go on from it, choose another --out") from None
     return settings
 
 
 # What may change while a run goes on: its length, the rhythm of saving, and what has no say in the result.
 FREE = {
-    *("train.steps", "train.minutes", "train.workers", "data.strict"),
-    *("train.checkpoint_minutes", "train.checkpoint_steps", "train.validate_minutes", "train.validate_steps"),
+    *("train.steps", "train.minutes", "train.workers", "train.recompute", "data.strict"),
+    *("train.checkpoint_every", "train.validate_every"),
 }
 
 

@@ -1,6 +1,8 @@
 """What a run starts from: pictures, masks, a fresh state, all checked before a step is taken."""
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,7 +28,30 @@ def check_same_run(settings: Settings, out: Path) -> None:
         return
     changed = differences(load_saved(out / "settings.json"), settings)
     if changed:
-        raise ConfigError(f"--out {out}: holds a run with other settings ({changed}); choose another --out")
+        raise ConfigError(f"--out {out}: holds a run with other settings ({changed}); {_elsewhere(out)}")
+
+
+def _elsewhere(out: Path) -> str:
+    return f"choose another --out, with --fork {out} to start there from what this run has learnt"
+
+
+def data_summary(source: Source) -> dict[str, Any]:
+    """By what a run knows its training pictures again: how many, and a digest of their names in order."""
+    digest = hashlib.sha256()
+    for index in range(len(source)):
+        digest.update(source.name(index).encode() + b"\n")
+    return {"pictures": len(source), "names": digest.hexdigest()}
+
+
+def check_same_data(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    """ConfigError if the run in `out` began with other training pictures."""
+    if before["pictures"] != now["pictures"]:
+        raise ConfigError(
+            f"--out {out}: holds a run with {before['pictures']} training pictures, and now there are "
+            f"{now['pictures']}; {_elsewhere(out)}"
+        )
+    if before["names"] != now["names"]:
+        raise ConfigError(f"--out {out}: holds a run with training pictures of other names; {_elsewhere(out)}")
 
 
 def sources(settings: Settings) -> tuple[Source, Source]:

@@ -1,7 +1,8 @@
 """A run's state on disk: RUN/checkpoints/step-N (the last two), from which the run goes on exactly where it stood."""
 
-import shutil
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from manyfill.checkpoint import load_state, save_state
+from manyfill.checkpoint import clear_leftovers, delete_directory, load_state, read_directory, save_state
 from manyfill.errors import ModelError
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.train.optim import Guard
@@ -21,7 +22,8 @@ class RunState:
     """All that changes during a run.
 
     `tally` is what the next line of the log has gathered so far, `elapsed` the seconds of training in all, with
-    validation and saving; `rate` scales the learning rate and is halved at each of the `setbacks`.
+    validation and saving; `rate` scales the learning rate and is halved at each of the `setbacks`. `origin` tells what
+    run it is of: its settings, its data and its last validation. Draws need no state, as they count by step.
     """
 
     model: ConditionalHVAE
@@ -33,6 +35,7 @@ class RunState:
     elapsed: float = 0.0
     rate: float = 1.0
     setbacks: int = 0
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def save(self, run: Path, keep: int = 2) -> None:
         """Write RUN/checkpoints/step-N and drop what is out of date; OutputError, and nothing lost, if it cannot be."""
@@ -47,7 +50,7 @@ class RunState:
         kept = [directory for directory in checkpoints(run) if directory.name <= newest.name][-keep:]
         for directory in checkpoints(run):
             if directory not in kept:
-                shutil.rmtree(directory, ignore_errors=True)
+                delete_directory(directory)
 
     def load(self, directory: Path) -> None:
         """Take over what `save` wrote; ModelError if it is damaged, and then nothing is changed."""
@@ -61,6 +64,7 @@ class RunState:
         self.guard.restore(record["guard"])
         self.step, self.elapsed = record["step"], record["elapsed"]
         self.rate, self.setbacks = record["rate"], record["setbacks"]
+        self.origin = record.get("origin", {})
 
     def _load_moments(self, tensors: dict[str, Tensor]) -> None:
         moments: dict[int, dict[str, Tensor]] = {}
@@ -82,12 +86,29 @@ class RunState:
             "rate": self.rate,
             "setbacks": self.setbacks,
             "guard": self.guard.state(),
+            "origin": self.origin,
         }
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The run's checkpoints, oldest first."""
     return sorted((run / "checkpoints").glob("step-*"))
+
+
+def tidy(run: Path) -> None:
+    """Delete what a killed process left half-written; the run must be locked."""
+    for folder in (run, run / "checkpoints", run / "grids"):
+        clear_leftovers(folder)
+        for part in folder.glob(".manyfill-*.part"):
+            part.unlink(missing_ok=True)
+
+
+def best_so_far(run: Path) -> float:
+    """The validation bound, in bits per hole value, of the model in RUN/best; infinite if there is none to be read."""
+    try:
+        return float(json.loads(read_directory(run / "best", "")["figures.json"])["bits_per_dim"])
+    except (ModelError, KeyError, ValueError):
+        return math.inf
 
 
 def load_newest(run: Path, state: RunState) -> list[str]:

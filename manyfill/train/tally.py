@@ -19,6 +19,10 @@ class Tally:
         columns = [torch.ones_like(bound.dims), bound.nested.sum(1), bound.dims, -bound.pixels, *bound.kl.T]
         self.sums += torch.stack(columns, 1).double().sum(0)
 
+    def merge(self, other: "Tally") -> None:
+        """Count what another one has counted too."""
+        self.sums += other.sums
+
     def clear(self) -> None:
         self.sums.zero_()
 

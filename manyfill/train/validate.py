@@ -11,6 +11,8 @@ from manyfill.device import autocast
 from manyfill.images import contact_sheet, save_png, to_pixels
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rng import generator
+from manyfill.train.distributed import ALONE, Ranks
+from manyfill.train.noise import posterior_noise
 from manyfill.train.settings import Settings
 from manyfill.train.tally import Tally
 
@@ -21,16 +23,24 @@ SHEET_PICTURES, SHEET_FILLS = 4, 6
 
 @torch.inference_mode()
 def validation_figures(
-    model: ConditionalHVAE, source: Source, settings: Settings, device: torch.device
+    model: ConditionalHVAE, source: Source, settings: Settings, device: torch.device, ranks: Ranks = ALONE
 ) -> tuple[dict[str, float], list[Skipped]]:
-    """Bits per hole value (see `Tally.figures`) with centre holes and no guide, and the pictures left out."""
+    """Bits per hole value (see `Tally.figures`) with centre holes and no guide, and the pictures left out.
+
+    Each rank takes its share of every batch's pictures; the sums over all are exact, and every rank gets them.
+    """
     tally, skipped = Tally(len(model.config.levels), device), []
-    for index, batch in enumerate(validation_batches(source, settings, "centre", PICTURES_AT_ONCE)):
-        batch = batch.to(device)
-        noise = generator(settings.seed, "validation", index, device=device)
-        with autocast(device, settings.train.precision):
-            tally.add(model(batch.x, batch.m, generator=noise))
-        skipped += batch.skipped
+    with ranks.together():
+        for index, batch in enumerate(validation_batches(source, settings, "centre", PICTURES_AT_ONCE)):
+            skipped += batch.skipped
+            mine = range(ranks.rank, len(batch.x), ranks.world)
+            if not mine:
+                continue
+            noise = posterior_noise(model.config, settings.seed, "validation", index, mine, device)
+            rows = slice(mine.start, mine.stop, mine.step)
+            with autocast(device, settings.train.precision):
+                tally.add(model(batch.x[rows].to(device), batch.m[rows].to(device), generator=noise))
+    ranks.sum(tally.sums)
     return tally.figures(), skipped
 
 

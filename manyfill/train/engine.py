@@ -1,0 +1,114 @@
+"""From a global batch to its gradient: by several ranks together, in micro-batches, within the memory there is."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from manyfill.data import Batch
+from manyfill.device import autocast
+from manyfill.models.blocks import ResidualBlock
+from manyfill.models.bound import Bound
+from manyfill.models.hvae import ConditionalHVAE
+from manyfill.train.batchnorm import synchronise
+from manyfill.train.distributed import Ranks, share
+from manyfill.train.noise import posterior_noise
+from manyfill.train.settings import Settings
+from manyfill.train.tally import Tally
+
+
+class Engine:
+    """A model wrapped to be trained; its own parameters, buffers and names stay as they are."""
+
+    def __init__(self, model: ConditionalHVAE, settings: Settings, ranks: Ranks, device: torch.device) -> None:
+        self.model, self.settings, self.ranks, self.device = model, settings, ranks, device
+        self.micro_batch = share(settings.train.batch_size, settings.train.accumulate, ranks.world)
+        self.nested_weight = settings.train.nested_weight if settings.model.canvas else 0.0
+        if settings.train.recompute:
+            _recompute(model)
+        self.ddp: DistributedDataParallel | None = None
+        if not ranks.alone:
+            synchronise(model)
+            with warnings.catch_warnings():
+                # Renamed forward_sync_buffers in later versions. Every rank's buffers are the same by themselves.
+                warnings.simplefilter("ignore", FutureWarning)
+                self.ddp = DistributedDataParallel(model, broadcast_buffers=False)
+            warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 kernels, where it costs nothing
+        self.settled = ranks.alone
+
+    def gradient(self, batch: Batch, step: int, kl_weight: float) -> tuple[float, Tally]:
+        """Leave the gradient of the global batch, of which `batch` is this rank's share, with the model's parameters.
+
+        Returns the loss and the tally of the global batch.
+        """
+        batch = batch.to(self.device)
+        if not self.settled:
+            # DDP groups the gradients anew after its first backward pass, by the order in which they came, and other
+            # groups add up in another order. That pass is thrown away, or a resumed run would differ in the last bit.
+            self.settled = True
+            buffers = buffers_of(self.model)
+            self._gradient(batch, step, kl_weight)
+            restore(self.model, buffers)
+        return self._gradient(batch, step, kl_weight)
+
+    def _gradient(self, batch: Batch, step: int, kl_weight: float) -> tuple[float, Tally]:
+        settings, ranks, device = self.settings, self.ranks, self.device
+        tally, loss = Tally(len(settings.model.levels), device), torch.zeros((), device=device)
+        # The loss is a quotient of sums over the global batch, of which each rank and micro-batch knows a part.
+        dims = ranks.sum(batch.m.sum() * settings.model.channels)
+        first = ranks.rank * len(batch.x)
+        self.model.zero_grad()
+        for start in range(0, len(batch.x), self.micro_batch):
+            stop = start + self.micro_batch
+            rows, places = slice(start, stop), range(first + start, first + stop)
+            noise = posterior_noise(settings.model, settings.seed, "latents", step, places, device)
+            with self._in_step(last=stop == len(batch.x)):
+                with autocast(device, settings.train.precision):
+                    bound = (self.ddp or self.model)(
+                        batch.x[rows], batch.m[rows], batch.guide[rows], batch.guide_present[rows], noise
+                    )
+                part = objective(bound, kl_weight, self.nested_weight, settings.train.batch_size, dims)
+                (part * ranks.world).backward()  # of the ranks' gradients DDP takes the mean
+            loss += part.detach()
+            tally.add(bound)
+        ranks.sum(tally.sums)
+        return ranks.sum(loss).item(), tally
+
+    @contextmanager
+    def _in_step(self, last: bool) -> Iterator[None]:
+        """The gradients of all but the last micro-batch of a step stay with their rank."""
+        if last or self.ddp is None:
+            yield
+            return
+        with self.ddp.no_sync():
+            yield
+
+
+def objective(bound: Bound, kl_weight: float, nested_weight: float, pictures: int, dims: Tensor) -> Tensor:
+    """What a step makes smaller: nats per hole value, with the KL and the truncated hierarchies weighed.
+
+    `pictures` and `dims` (hole values) count those of the whole batch, of which `bound` may be a part.
+    """
+    likelihood = (bound.pixels - kl_weight * bound.kl.sum(1)).sum() / dims.clamp(min=1)
+    return nested_weight * bound.nested.sum() / pictures - likelihood
+
+
+def buffers_of(model: nn.Module) -> list[Tensor]:
+    """A copy of what a forward pass may change, such as batch norm's statistics; `restore` puts it back."""
+    return [buffer.clone() for buffer in model.buffers()]
+
+
+def restore(model: nn.Module, buffers: list[Tensor]) -> None:
+    for buffer, before in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(before)
+
+
+def _recompute(model: nn.Module) -> None:
+    """Keep no activation within a residual block, but work it out again on the way back."""
+    for block in (module for module in model.modules() if isinstance(module, ResidualBlock)):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
