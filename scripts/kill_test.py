@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manyfill.checkpoint import load_model, load_state
+from manyfill.checkpoint import load_model, load_state, looks_like_model
 from manyfill.images import save_png
 from manyfill.train.log import read
 from manyfill.train.loop import run
@@ -86,8 +86,9 @@ def whole(out: Path) -> bool:
     found = checkpoints(out)
     for directory in found:
         load_state(directory)
-    for name in ("model", "best"):
-        if found or (out / name).exists():
+    # A checkpoint comes with its model; the best one comes with the first validation.
+    for name, due in (("model", bool(found)), ("best", False)):
+        if due or looks_like_model(str(out / name)):
             load_model(out / name)
     read(out / "log.jsonl")
     return bool(found)
