@@ -104,7 +104,10 @@ def throughput(tasks: dict[str, tuple[Callable[[], object], int]], rounds: int) 
     rates = {}
     for name, (_, pictures) in tasks.items():
         wall, processor = np.median(seconds[name], axis=0)
-        rates[name] = {"pictures_per_second": pictures / wall, "pictures_per_processor_second": pictures / processor}
+        rates[name] = {
+            "pictures_per_second": pictures / wall,
+            "pictures_per_processor_second": pictures / max(processor, 1e-9),
+        }
     return rates
 
 
