@@ -1,3 +1,5 @@
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 import torch
 
 from manyfill.data import Source
-from manyfill.errors import PictureError
+from manyfill.errors import ManyfillError, PictureError
 from manyfill.evaluate import temperatures
 from manyfill.evaluate.cases import Cases
 from manyfill.evaluate.crew import MOST, Crew, usual_size
@@ -32,6 +34,15 @@ def test_a_crew_answers_in_order_and_hands_errors_on(size: int) -> None:
             next(answers)
     if size > 1:
         assert crew.held == [10]
+
+
+def killed(held: None, task: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_one_clear_line() -> None:
+    with Crew(2, None) as crew, pytest.raises(ManyfillError, match="was killed; run it again with fewer --workers"):
+        list(crew.each(killed, [1, 2]))
 
 
 def test_it_is_as_large_as_the_processor_can_keep_busy(monkeypatch: pytest.MonkeyPatch) -> None:

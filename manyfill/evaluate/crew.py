@@ -4,10 +4,13 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
+
+from manyfill.errors import ManyfillError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -44,8 +47,12 @@ class Crew:
     def each(self, work: Callable[[Any, Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """`work(held, task)` of every task, in order, `work` a function of a module; what it raises is raised here."""
         if self.pool is None:
-            return (work(self.held, task) for task in tasks)
-        return self.pool.map(_do, [work] * len(tasks), tasks)
+            yield from (work(self.held, task) for task in tasks)
+            return
+        try:
+            yield from self.pool.map(_do, [work] * len(tasks), tasks)
+        except BrokenProcessPool:
+            raise ManyfillError("a process of the evaluation was killed; run it again with fewer --workers") from None
 
 
 _held: Any = None
