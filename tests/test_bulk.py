@@ -224,6 +224,7 @@ def test_a_killed_run_goes_on_to_the_same_end(model: Path) -> None:
 def test_another_request_is_refused_saying_what_differs(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fill_many(model) == 0
     assert "n: 2 there, 3 here" in refused(capsys, model, "-n", "3")
+    assert not list(Path("out").glob(".*"))
     assert "seed: 0 there, 1 here" in refused(capsys, model, "--seed", "1")
     assert "temperature" in refused(capsys, model, "--temperature", "0.5")
     assert "batch: 4 there, 2 here" in refused(capsys, model, "--batch", "2")

@@ -34,13 +34,15 @@ def fill_many(
     else:
         model, fill = load_model(job.model).model, lambda blocks: elsewhere(job, blocks, scratch)
     with locked(make_folder(scratch)):
-        agree(job, pictures, digest(model))
-        blocks = rank.share(block_numbers(job, len(pictures)))
-        sweep(job.out, rank)
-        report = Report(job.out, rank)
-        for _ in progress(report.write(fill(blocks)), -(-len(pictures) // rank.size)):
-            pass
-    rmtree(scratch, ignore_errors=True)
+        try:
+            agree(job, pictures, digest(model))
+            sweep(job.out, rank)
+            report = Report(job.out, rank)
+            blocks = rank.share(block_numbers(job, len(pictures)))
+            for _ in progress(report.write(fill(blocks)), -(-len(pictures) // rank.size)):
+                pass
+        finally:
+            rmtree(scratch, ignore_errors=True)
     summary = report.summary
     summary.seconds = perf_counter() - began
     # One of several ranks must not fail for its share alone: launchers would end the others with it.
