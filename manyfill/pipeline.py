@@ -42,7 +42,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Fills x (N, C, S, S), their mean (C, S, S), the latents by level (N, Z, size, size), and the seconds it took."""
+    """Fills x (N, C, S, S), their mean (C, S, S), the latents by level (N, Z, size, size), and the seconds it took.
+
+    All of it lies where the model does.
+    """
 
     x: Tensor
     mean: Tensor
@@ -136,8 +139,9 @@ class Filler:
                 fills = self.model.fill(known, noise, sampling.temperature)
                 for place, part in enumerate(parts):
                     own = slice(place * len(portion), (place + 1) * len(portion))
-                    latents = [z[own].float().cpu() for z in fills.latents]
-                    part.append((fills.x[own], fills.mean[own].sum(0), latents))
+                    part.append((fills.x[own], fills.mean[own].sum(0), [z[own] for z in fills.latents]))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # else the seconds would be those of asking
         seconds = (perf_counter() - began) / len(pictures)
         return [_joined(part, n, seconds) for part in parts]
 
@@ -167,7 +171,7 @@ class Filler:
             mean=mean,
             std=_spread(images, box),
             bound=bound,
-            latents=drawn.latents if drawn else [],
+            latents=[z.float().cpu() for z in drawn.latents] if drawn else [],
             seeds=tuple(key(sampling.seed, "fill", i) for i in range(sampling.n)),
             crop=box,
             notes=subject.picture.notes + notes,
