@@ -62,7 +62,7 @@ def fill_many(
         How many fills the model draws at once, of several pictures where n is smaller; 32 if left out. 1 takes one
         picture at a time.
     workers
-        Threads that read and write while the model draws; 4 if left out.
+        Threads that read and write while the model draws; 2 if left out. Large pictures on many cores are worth more.
     sheets
         Write sheet.png for each picture too.
     strict

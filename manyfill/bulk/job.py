@@ -7,7 +7,7 @@ from manyfill.errors import ConfigError
 from manyfill.images import DEFAULT_MAX_PIXELS
 from manyfill.inputs import Sampling
 
-BATCH, WORKERS = 32, 4
+BATCH, WORKERS = 32, 2  # more threads would wait for each other, and the model for them; large pictures are worth more
 
 
 @dataclass(frozen=True)
