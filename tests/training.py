@@ -66,7 +66,7 @@ def after_step(monkeypatch: pytest.MonkeyPatch, act: Callable[[Trainer], object]
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    after_step(monkeypatch, lambda trainer: setattr(trainer, "stopping", trainer.state.step == step))
+    after_step(monkeypatch, lambda trainer: setattr(trainer, "asked_to_stop", trainer.state.step == step))
 
 
 def break_when(monkeypatch: pytest.MonkeyPatch, broken: Callable[[Trainer], bool]) -> None:

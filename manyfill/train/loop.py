@@ -76,7 +76,8 @@ class Trainer:
         self.state = self.stored_state()
         self.best = best_so_far(out) if self.state.step else math.inf
         self._engine: Engine | None = None
-        self.stopping = False
+        self.asked_to_stop = False  # at this rank, at any moment
+        self.stopping = False  # at all ranks, since they agreed on it
         self.figures: dict[str, float] = {}
         self.skipped: list[Skipped] = []
         self.pace: deque[float] = deque(maxlen=STEPS_OF_PACE)  # seconds of the last steps
@@ -84,7 +85,7 @@ class Trainer:
 
     def stop(self) -> None:
         """Ask the run to end after the step at hand."""
-        self.stopping = True
+        self.asked_to_stop = True
 
     def stored_state(self) -> RunState:
         """The newest checkpoint's state, or the initial one where there is none."""
@@ -194,7 +195,7 @@ class Trainer:
         Here the ranks agree on the time, and on whether to stop, so that they then do the same.
         """
         now = time.monotonic()
-        passed, self.stopping = self.ranks.agree(now - self.lapped, self.stopping)
+        passed, self.stopping = self.ranks.agree(now - self.lapped, self.asked_to_stop)
         self.lapped = now
         self.state.elapsed += passed
         return passed
