@@ -124,12 +124,10 @@ def kill_test(kills: int, folder: Path, seed: int = 0, plain: bool = False) -> d
     while counts["kills"] < kills:
         out = folder / f"run-{finished}"
         while True:
-            process = started(settings, out, plain)
-            if counts["kills"] < kills:
-                process.join(draws.uniform(0, duration / 3))
-            else:
-                process.join()
+            process, began = started(settings, out, plain), time.monotonic()
+            process.join(draws.uniform(0, duration / 3) if counts["kills"] < kills else None)
             if process.exitcode is not None:
+                duration = min(duration, 3 * (time.monotonic() - began))  # or a slow first run would spare all others
                 break
             process.kill()
             process.join()

@@ -24,7 +24,6 @@ from manyfill.train.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TRACE_STEPS = 50
 SAME_RUN = ["train.batch_size=8", "train.warmup_steps=5", "train.validate_every=25", "train.learning_rate=2e-3"]
 
 
@@ -39,22 +38,22 @@ def trace(out: Path) -> tuple[list[float], list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("norm", "worlds"),
+    ("norm", "worlds", "steps"),
     [
-        ("batch", (1, 2)),
-        pytest.param("none", (1, 2, 4), marks=pytest.mark.slow),
-        pytest.param("batch", (1, 2, 4), marks=pytest.mark.slow),
+        ("batch", (1, 2), 20),
+        pytest.param("none", (1, 2, 4), 50, marks=pytest.mark.slow),
+        pytest.param("batch", (1, 2, 4), 50, marks=pytest.mark.slow),
     ],
 )
 def test_any_number_of_ranks_trains_the_same(
-    norm: str, worlds: tuple[int, ...], micro: Micro, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    norm: str, worlds: tuple[int, ...], steps: int, micro: Micro, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = micro(*SAME_RUN, f"model.norm={norm}", steps=TRACE_STEPS)
+    settings = micro(*SAME_RUN, f"model.norm={norm}", steps=steps)
     for world in worlds:
         codes = on_ranks(world, train, settings.to_json(), str(tmp_path / f"{world}"))
         assert codes == [0] * world
     (one, one_pass), *others = (trace(tmp_path / str(world)) for world in worlds)
-    assert len(one) == TRACE_STEPS and len(one_pass) == 2 and one[0] - one[-1] > 0.5, "or the test shows nothing"
+    assert len(one) == steps and one_pass and one[0] - min(one) > 0.5, "or the test shows nothing"
     for world, (losses, passes) in zip(worlds[1:], others, strict=True):
         apart = np.abs(np.subtract(losses, one)).max(), np.abs(np.subtract(passes, one_pass)).max()
         with capsys.disabled():
@@ -63,10 +62,10 @@ def test_any_number_of_ranks_trains_the_same(
 
 
 def test_micro_batches_train_the_same(micro: Micro, tmp_path: Path) -> None:
-    settings = [micro(*SAME_RUN, f"train.accumulate={parts}", steps=20) for parts in (1, 4, 2)]
+    settings = [micro(*SAME_RUN, f"train.accumulate={parts}", steps=10) for parts in (1, 4, 2)]
     run(settings[0], tmp_path / "whole")
     run(settings[1], tmp_path / "parts")
-    assert on_ranks(2, train, settings[2].to_json(), str(tmp_path / "ranks"), 20) == [0, 0]
+    assert on_ranks(2, train, settings[2].to_json(), str(tmp_path / "ranks"), 10) == [0, 0]
     whole, *others = (state(tmp_path / name)[0] for name in ("whole", "parts", "ranks"))
     for other in others:
         for name, value in whole.items():
@@ -165,6 +164,7 @@ def test_the_death_of_one_rank_ends_the_others_in_one_line(micro: Micro, tmp_pat
     assert "another process of this run has ended" in complaints(errors, 3) and state(tmp_path / "run")[1]["step"] == 4
 
 
+@pytest.mark.slow
 def test_minutes_end_for_all_at_once(micro: Micro, tmp_path: Path) -> None:
     settings = micro("train.checkpoint_every=1s", "train.validate_every=1s", minutes=0.05)
     assert on_ranks(2, train, settings.to_json(), str(tmp_path / "run")) == [0, 0]
@@ -200,6 +200,7 @@ def test_what_cannot_be_is_said_once(micro: Micro, tmp_path: Path) -> None:
         assert "is in use by another process" in refused(micro(), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_picture_that_one_rank_cannot_read_is_named_by_it(photos: Path, micro: Micro, tmp_path: Path) -> None:
     folder = tmp_path / "partly"
     shutil.copytree(photos, folder)
