@@ -94,8 +94,8 @@ def joined() -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend)
     try:
+        _connect(backend)
         yield Ranks(rank, world)
     except RuntimeError as error:
         if not _peer_lost(error):
@@ -103,6 +103,15 @@ def joined() -> Iterator[Ranks]:
         message = "another process of this run has ended, and so all do; the same command goes on where it stood"
         raise (ElsewhereError if rank else ManyfillError)(message) from None
     dist.destroy_process_group()  # not after a failure: it would wait for those that are gone
+
+
+def _connect(backend: str) -> None:
+    store, rank, world = next(dist.rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        # After a restart torchrun hands out the same store, with addresses in it of processes that are dead. On several
+        # machines restarts are counted differently; docs/training.md says how to have a new store there.
+        store = dist.PrefixStore(f"attempt-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
 
 
 def _peer_lost(error: RuntimeError) -> bool:
