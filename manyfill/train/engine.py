@@ -108,7 +108,9 @@ def restore(model: nn.Module, buffers: list[Tensor]) -> None:
         buffer.copy_(before)
 
 
-def _recompute(model: nn.Module) -> None:
-    """Keep no activation within a residual block, but work it out again on the way back."""
+def _recompute(model: ConditionalHVAE) -> None:
+    """Keep no activation within a residual block or the pixel distribution, but work it out again on the way back."""
     for block in (module for module in model.modules() if isinstance(module, ResidualBlock)):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+    head = model.head
+    head.log_prob = partial(checkpoint, head.log_prob, use_reentrant=False)  # type: ignore[method-assign]
