@@ -32,20 +32,8 @@ from manyfill.train.settings import Settings, load
 from manyfill.train.state import RunState, checkpoints
 
 STEPS = 120
-RECIPE = """
-[model]
-size = 8
-mixtures = 2
-stages = [{size = 8, width = 4}, {size = 4, width = 4}]
-levels = [{size = 4, width = 4, latent = 2}, {size = 8, width = 4, latent = 2}]
-[train]
-batch_size = 2
-workers = 0
-precision = "float32"
-checkpoint_every = 2
-validate_every = 20
-validation_pictures = 2
-"""
+RECIPE = Path(__file__).parents[1] / "tests" / "micro.toml"
+RHYTHM = ("train.checkpoint_every=2", "train.validate_every=20", "train.validation_pictures=2")
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["manyfill.train.loop", "torch.utils.tensorboard"])  # imports take seconds
 
@@ -56,8 +44,7 @@ def settings_of(folder: Path) -> Settings:
     draws = np.random.default_rng(0)
     for index in range(6):
         save_png(folder / "pictures" / f"{index}.png", draws.integers(0, 255, (12, 12, 3), np.uint8))
-    (folder / "recipe.toml").write_text(RECIPE)
-    return load([str(folder / "pictures")], config=folder / "recipe.toml", steps=STEPS)
+    return load([str(folder / "pictures")], config=RECIPE, assignments=RHYTHM, steps=STEPS)
 
 
 def train(settings: str, out: str, plain: bool) -> None:

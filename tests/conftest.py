@@ -9,25 +9,13 @@ import pytest
 import skimage.data
 import torch
 from evaluating import saved
+from filling import make_pictures
 from training import Micro, smooth
 
 from manyfill.images import resize, save_png
 from manyfill.train.settings import Settings, load
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
-
-# As small as a model can be and still have two sizes, so that a step takes milliseconds.
-MICRO = """
-[model]
-size = 8
-mixtures = 2
-stages = [{size = 8, width = 4}, {size = 4, width = 4}]
-levels = [{size = 4, width = 4, latent = 2}, {size = 8, width = 4, latent = 2}]
-[train]
-batch_size = 2
-workers = 0
-precision = "float32"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +38,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def micro_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("configs") / "micro.toml"
-    path.write_text(MICRO)
-    return path
+def micro_toml() -> Path:
+    return Path(__file__).with_name("micro.toml")
 
 
 @pytest.fixture
@@ -84,3 +70,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("models") / "first", 0)
+
+
+@pytest.fixture
+def gappy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
+    """A folder to work in, with pictures in `in` and a mask for each in `masks`."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    make_pictures()
+    return tmp_path

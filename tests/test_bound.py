@@ -289,6 +289,6 @@ def test_importance_bound_of_a_model_is_per_picture_and_0_without_a_hole() -> No
     with torch.inference_mode():
         seen = model.encode(x, m)
         found = k_sample(lambda k: model.infer(seen, generator(0, "model", k)), 3)
-        single = model(x, m, generator=generator(0, "model", 0)).total
+        single = model(x, m, noise=generator(0, "model", 0)).total
     assert found.shape == (2,) and found[0] == 0 and single[0] == 0
     assert found[1].item() == pytest.approx(single[1].item(), rel=0.05) and found[1] < 0

@@ -1,4 +1,4 @@
-"""Filling many pictures: the same bytes as one by one, in any division, after any interruption; the rest is told."""
+"""Filling many pictures: the same bytes as one by one, in any division, after any interruption."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filling import NAMES, ROOT, fill_many, pictures_below, refused, rows, statuses
 from PIL import Image
 
 import manyfill
@@ -20,77 +21,19 @@ from manyfill import pipeline
 from manyfill.bulk import fill as bulk_fill
 from manyfill.bulk.fill import BulkFiller, ahead
 from manyfill.bulk.pictures import folders
-from manyfill.bulk.rank import Rank
 from manyfill.checkpoint import save_model
 from manyfill.cli import main
 from manyfill.errors import ConfigError, DataError
 from manyfill.images import save_png
-from manyfill.masks import KINDS, draw, write_mask
+from manyfill.masks import draw, write_mask
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.rank import Rank
 
-ROOT = Path(manyfill.__file__).parent.parent
-NAMES = ("a.png", "b.png", "sub/c.png", "sub/d.jpg", "sub/deep/e.png", "f.png")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(directory, ConditionalHVAE(PRESETS["tiny32"]), "# A tiny card\n", {})
-    return directory
+pytestmark = pytest.mark.usefixtures("gappy")
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
-    """A folder to work in, with pictures in `in` and a mask for each in `masks`."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    make_pictures()
-    return tmp_path
-
-
-def make_pictures() -> None:
-    for i, name in enumerate(NAMES):
-        rng = np.random.default_rng(i)
-        for folder in ("in", "masks"):
-            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 256, (30 + 3 * i, 40, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(Path("in", name))
-        write_mask(Path("masks", name).with_suffix(".png"), draw(KINDS[i], 30 + 3 * i, 40, rng))
-
-
-def fill_many(model: Path, *arguments: str, masks: str | None = "masks", data: str = "in", out: str = "out") -> int:
-    flags = {"-n": "2", "--batch": "4", "--model": str(model)} | ({} if masks is None else {"--masks": masks})
-    chosen = [word for flag in flags.items() if flag[0] not in arguments for word in flag]
-    return main(["fill-many", data, out, *chosen, *arguments])
-
-
-def refused(capsys: pytest.CaptureFixture[str], model: Path, *arguments: str, **places: str | None) -> str:
-    """The one line with which these arguments are refused."""
-    capsys.readouterr()
-    assert fill_many(model, *arguments, **places) == 2  # type: ignore[arg-type]
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith("error: ") and shown.err.count("\n") == 1 and "Traceback" not in shown.err
-    return shown.err
-
-
-def pictures_below(folder: str | Path) -> dict[str, bytes]:
-    """The content of every PNG, by path."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(Path(folder).rglob("*.png"))}
-
-
-def rows(out: str = "out", part: str = "00000-of-00001") -> list[dict]:
-    return [json.loads(line) for line in Path(out, f"report-{part}.jsonl").read_text().splitlines()]
-
-
-def statuses(out: str = "out", part: str = "00000-of-00001") -> dict[str, str]:
-    return {row["picture"]: row["status"] for row in rows(out, part)}
-
-
-# -------------------------------------------------------------------------------------------------- the same bytes
+# ------------------------------------------------------------------------------------------------------- the same bytes
 
 
 def test_every_picture_is_filled_as_fill_fills_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +125,7 @@ def test_an_empty_mask_leaves_the_picture_unchanged(model: Path) -> None:
     assert np.array_equal(Image.open("out/a/fill-01.png"), Image.open("in/a.png"))
 
 
-# ------------------------------------------------------------------------------------------------------ resuming
+# ------------------------------------------------------------------------------------------------------------- resuming
 
 
 def test_what_is_done_is_not_done_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,116 +189,7 @@ def test_new_pictures_may_join(model: Path) -> None:
     assert sum(row.get("reused", False) for row in rows()) == 5 and len(rows()) == 6
 
 
-# ----------------------------------------------------------------------------------------------------- bad input
-
-
-def spoil() -> None:
-    Path("in/a.png").write_text("hello")
-    Path("masks/b.png").unlink()
-    write_mask(Path("masks/sub/c.png"), np.ones((5, 6), bool))
-    Path("masks/f.jpg").write_bytes(Path("masks/f.png").read_bytes())
-    Path("masks/f.png").rename("masks/f.bmp")
-
-
-def test_bad_pictures_are_told_and_skipped(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spoil()
-    assert fill_many(model) == 0
-    told = {row["picture"]: row.get("reason", row["status"]) for row in rows()}
-    assert "in/a.png: not a picture" in told["a.png"]
-    assert "b.png: has no mask in masks" in told["b.png"] and "b.png" in told["b.png"]
-    assert "c.png: the mask is 6x5" in told["sub/c.png"]
-    assert "more than one mask" in told["f.png"]
-    assert told["sub/d.jpg"] == told["sub/deep/e.png"] == "filled"
-    out = capsys.readouterr().out
-    assert "2 filled, 4 skipped" in out and "in/a.png" in out and "and 3 more" in out
-    assert sorted(path.name for path in Path("out").rglob("fill.json")) == ["fill.json"] * 2
-    # Mended, the same command fills the rest.
-    make_pictures()
-    Path("masks/f.jpg").unlink()
-    Path("masks/f.bmp").unlink()
-    assert fill_many(model, "--json") == 0
-    record = json.loads(capsys.readouterr().out)
-    assert (record["filled"], record["skipped"], record["reused"]) == (6, 0, 2)
-
-
-def test_strict_makes_the_first_an_error(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spoil()
-    assert "in/a.png: not a picture" in refused(capsys, model, "--strict")
-
-
-def test_nothing_to_fill_is_an_error(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("empty").mkdir()
-    assert "empty: no pictures" in refused(capsys, model, data="empty")
-    assert "nowhere" in refused(capsys, model, data="nowhere")
-    assert "--masks nowhere: no such" in refused(capsys, model, masks="nowhere")
-    assert "--masks empty" in refused(capsys, model, masks="empty")
-    Path("others").mkdir()
-    write_mask(Path("others/zebra.png"), np.ones((4, 4), bool))
-    assert "--masks others: holds a mask for none of the 6 pictures" in refused(capsys, model, masks="others")
-    message = refused(capsys, model, masks=None)
-    assert "none of the 6 pictures could be filled" in message and "--masks" in message
-
-
-def test_places_that_cannot_be_are_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("taken").write_text("")
-    assert "taken" in refused(capsys, model, out="taken")
-    assert "OUT in/out: lies in in" in refused(capsys, model, out="in/out")
-    Path("masks").rename("in/masks")
-    assert "--masks in/masks: lies in in" in refused(capsys, model, masks="in/masks")
-    Path("in/masks").rename("masks")
-    Path("out/b").mkdir(parents=True)
-    Path("out/b/diary.txt").write_text("mine")
-    assert "out/b: is in the way" in refused(capsys, model)
-    assert Path("out/b/diary.txt").read_text() == "mine"
-
-
-def test_a_full_disk_leaves_no_half_folder(
-    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_bytes = Path.write_bytes
-
-    def full(path: Path, content: bytes) -> int:
-        if path.name == "mean.png":
-            raise OSError(28, "No space left on device")
-        return write_bytes(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    assert "No space left" in refused(capsys, model)
-    assert pictures_below("out") == {}
-
-
-@pytest.mark.parametrize(
-    ("environment", "words"),
-    [
-        ({"RANK": "0"}, "WORLD_SIZE is not"),
-        ({"WORLD_SIZE": "2"}, "RANK is not"),
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2"),
-        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK=-1"),
-        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE=two"),
-    ],
-)
-def test_impossible_ranks_are_refused(
-    model: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    environment: dict[str, str],
-    words: str,
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert words in refused(capsys, model)
-    assert not Path("out").exists()
-
-
-def test_bad_flags_are_refused_by_name(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "-n 0" in refused(capsys, model, "-n", "0")
-    assert "--batch 0" in refused(capsys, model, "--batch", "0")
-    assert "--workers 0" in refused(capsys, model, "--workers", "0")
-    assert "--actors" in refused(capsys, model, "--actors", "2")
-    assert not Path("out").exists()
-
-
-# --------------------------------------------------------------------------------------------------------- parts
+# ---------------------------------------------------------------------------------------------------------------- parts
 
 
 def test_each_picture_has_a_folder_of_its_own() -> None:

@@ -13,6 +13,7 @@ from ranks import on_ranks, train
 from torch import nn
 from training import Micro, records, state, timeless, unequal
 
+from manyfill.cli import main
 from manyfill.data import Batch
 from manyfill.errors import ConfigError
 from manyfill.files import locked
@@ -216,3 +217,13 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     for batch_size, accumulate, world in ((8, 1, 3), (8, 3, 1), (8, 2, 8)):
         with pytest.raises(ConfigError, match=f"train.batch_size={batch_size}: .*a multiple of {accumulate * world}"):
             share(batch_size, accumulate, world)
+
+
+def test_an_impossible_rank_is_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    monkeypatch.setenv("RANK", "0")
+    assert main(["train", str(photos), "--out", str(tmp_path / "run")]) == 2
+    assert "WORLD_SIZE=two: is no whole number" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -146,8 +146,8 @@ def test_forward_and_fill_keep_their_promises(preset: str, channels: int) -> Non
 def test_training_and_evaluation_differ_in_nothing_but_batch_norm(config: ModelConfig) -> None:
     model, x, m = fresh(config), pictures(config), holes(config)
     with torch.no_grad():
-        trained = model.train()(x, m, generator=generator(0, "noise")).total
-        evaluated = model.eval()(x, m, generator=generator(0, "noise")).total
+        trained = model.train()(x, m, noise=generator(0, "noise")).total
+        evaluated = model.eval()(x, m, noise=generator(0, "noise")).total
     assert torch.equal(trained, evaluated) == (config.norm != "batch")
 
 
@@ -161,7 +161,7 @@ def test_every_norm_builds_and_learns(norm: str, kind: type[nn.Module], block: s
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
     losses = []
     for _ in range(10):
-        bound = model(x, m, generator=generator(0, "noise"))
+        bound = model(x, m, noise=generator(0, "noise"))
         loss = -bound.total.sum() / bound.dims.sum()
         optimizer.zero_grad()
         loss.backward()
@@ -174,7 +174,7 @@ def test_one_size_and_one_level_are_enough() -> None:
     level, stage = {"size": 8, "width": 4, "latent": 2}, {"size": 8, "width": 4}
     config = ModelConfig.model_validate({"size": 8, "stages": [stage], "levels": [level]})
     model, x, m = fresh(config), pictures(config), holes(config)
-    bound = model(x, m, generator=generator(0, "noise"))
+    bound = model(x, m, noise=generator(0, "noise"))
     assert bound.total.isfinite().all() and bound.kl.shape == (2, 1)
     assert fill(model, x, m, noises(2)).x.shape == x.shape
 
@@ -183,7 +183,7 @@ def test_golden_bound_of_tiny32() -> None:
     """Whoever changes this on purpose has changed what a seed means: say so, and store the new value."""
     x, m = pictures(TINY), holes(TINY)
     with torch.inference_mode():
-        bound = fresh(TINY).eval()(x, m, generator=generator(0, "golden"))
+        bound = fresh(TINY).eval()(x, m, noise=generator(0, "golden"))
     assert (bound.total / bound.dims).tolist() == pytest.approx(GOLDEN, abs=1e-3)
 
 
@@ -270,7 +270,7 @@ def test_a_picture_without_a_hole_is_its_own_fill_and_costs_nothing(config: Mode
     assert torch.equal(filled.x, x.repeat_interleave(2, 0)) and torch.equal(filled.mean, filled.x)
     assert not any(z.any() for z in filled.latents)
     with torch.inference_mode():
-        bound = model(x, m, generator=generator(0, "noise"))
+        bound = model(x, m, noise=generator(0, "noise"))
     for nothing in (bound.total, bound.pixels, bound.kl, bound.dims):
         assert not nothing.any()
 
@@ -282,7 +282,7 @@ def test_nothing_known_is_plain_generation(config: ModelConfig) -> None:
     filled, other = fill(model, x, m, noises(2)), fill(model, torch.zeros_like(x), m, noises(2))
     assert torch.equal(filled.x, other.x) and not torch.equal(filled.x[0], filled.x[1])
     with torch.inference_mode():
-        bound = model(x, m, generator=generator(0, "noise"))
+        bound = model(x, m, noise=generator(0, "noise"))
     assert bound.total.isfinite().all() and (bound.dims == x[0].numel()).all()
 
 
@@ -332,7 +332,7 @@ def test_a_model_without_guide_takes_no_notice_of_one() -> None:
     x, m = pictures(config), holes(config)
     with torch.inference_mode():
         with_guide, without = (
-            shaken(config)(x, m, guide, generator=generator(0, "noise")).total for guide in (x.flip(0), None)
+            shaken(config)(x, m, guide, noise=generator(0, "noise")).total for guide in (x.flip(0), None)
         )
     assert torch.equal(with_guide, without)
 

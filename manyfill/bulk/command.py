@@ -77,11 +77,11 @@ def fill_many(
         Print the summary to read by machine.
     """
     from manyfill.bulk.job import BATCH, WORKERS, Job
-    from manyfill.bulk.rank import Rank
     from manyfill.bulk.run import fill_many
     from manyfill.errors import ConfigError
     from manyfill.images import DEFAULT_MAX_PIXELS
     from manyfill.inputs import Sampling
+    from manyfill.rank import Rank
 
     job = Job(
         pictures=pictures,

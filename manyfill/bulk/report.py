@@ -12,9 +12,9 @@ from manyfill import __version__
 from manyfill.bulk.fill import SKIPPED, STATUSES, Row
 from manyfill.bulk.job import Job
 from manyfill.bulk.pictures import Pictures
-from manyfill.bulk.rank import Rank
 from manyfill.errors import ConfigError, DataError, OutputError
 from manyfill.files import save_text
+from manyfill.rank import Rank
 
 
 def agree(job: Job, pictures: Pictures, model: str) -> None:

@@ -8,12 +8,12 @@ from time import perf_counter
 from manyfill.bulk.fill import SKIPPED, BulkFiller, Row, block_numbers
 from manyfill.bulk.job import Job
 from manyfill.bulk.pictures import Pictures
-from manyfill.bulk.rank import Rank
 from manyfill.bulk.report import Report, Summary, agree, sweep
 from manyfill.checkpoint import digest, load_model
 from manyfill.errors import DataError
 from manyfill.files import locked, make_folder
 from manyfill.pipeline import Filler
+from manyfill.rank import Rank
 
 Progress = Callable[[Iterable[Row], int], Iterable[Row]]
 """`progress(rows, pictures)`: the rows, shown as they come."""

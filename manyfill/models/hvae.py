@@ -83,15 +83,15 @@ class ConditionalHVAE(nn.Module):
         m: Tensor,
         guide: Tensor | None = None,
         guide_present: Tensor | None = None,
-        generator: torch.Generator | Tensor | None = None,
+        noise: torch.Generator | Tensor | None = None,
     ) -> Bound:
         """One sample of the bound for pictures x (B, C, S, S) in [-1, 1] with holes m (B, 1, S, S) of 0 and 1.
 
-        `guide` (B, C, S, S) counts where `guide_present` (B,) is 1; the posterior's noise comes from `generator`, see
+        `guide` (B, C, S, S) counts where `guide_present` (B,) is 1; the posterior's `noise` is as in
         `infer`.
         """
         seen = self.encode(x, m, guide, guide_present)
-        pixels, steps = self.infer(seen, generator)
+        pixels, steps = self.infer(seen, noise)
         dims = m.flatten(1).sum(1) * self.config.channels
         return Bound(pixels, level_kl(steps), dims, nested_losses(seen.full.pictures, steps))
 
@@ -112,23 +112,23 @@ class ConditionalHVAE(nn.Module):
         known = self._known(blanked, completed, m, of_known)
         return Seen(x, known, Evidence(of_whole, self._pooled(x)))
 
-    def infer(self, seen: Seen, generator: torch.Generator | Tensor | None = None) -> tuple[Tensor, list[Step]]:
+    def infer(self, seen: Seen, noise: torch.Generator | Tensor | None = None) -> tuple[Tensor, list[Step]]:
         """One traversal with the posterior: the pixel term (B,) in nats and every level's step.
 
-        Its noise comes from a generator, or is given: normal numbers (B, V) for the V latent values, coarse to fine.
+        The noise comes from a generator, or is given: normal numbers (B, V) for the V latent values, coarse to fine.
         """
-        given: Sequence[Tensor] | None = None
-        if isinstance(generator, Tensor):
-            given = generator.split([level.latent * level.size**2 for level in self.config.levels], 1)
+        given: Sequence[Tensor] = ()
+        if isinstance(noise, Tensor):
+            given = noise.split([level.latent * level.size**2 for level in self.config.levels], 1)
 
         def from_posterior(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
             assert posterior is not None
             shape = posterior.mean.shape
-            if given is None:
-                noise = torch.randn(shape, generator=generator, device=seen.x.device)  # type: ignore[arg-type]
+            if isinstance(noise, Tensor):
+                own = given[level].reshape(shape)
             else:
-                noise = given[level].reshape(shape)
-            return posterior.sample(noise.contiguous(memory_format=torch.channels_last))
+                own = torch.randn(shape, generator=noise, device=seen.x.device)
+            return posterior.sample(own.contiguous(memory_format=torch.channels_last))
 
         known = seen.known
         h, canvas, steps = self.topdown(known.evidence, seen.full, known.missing, from_posterior)

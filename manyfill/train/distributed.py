@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from manyfill.errors import ConfigError, ElsewhereError, ManyfillError
+from manyfill.rank import Rank
 from manyfill.train.stop import end_with_parent
 
 
@@ -85,23 +86,23 @@ ALONE = Ranks()
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """The ranks of a torchrun, connected (NCCL between GPUs, gloo between processors), or this process alone."""
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if world == 1:
+    place = Rank.of()
+    if place.size == 1:
         yield ALONE
         return
     end_with_parent()  # or a rank whose torchrun is killed would wait for the others for ever
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place.local)
         backend = "cpu:gloo,cuda:nccl"
     try:
         _connect(backend)
-        yield Ranks(rank, world)
+        yield Ranks(place.index, place.size)
     except RuntimeError as error:
         if not _peer_lost(error):
             raise
         message = "another process of this run has ended, and so all do; the same command goes on where it stood"
-        raise (ElsewhereError if rank else ManyfillError)(message) from None
+        raise (ElsewhereError if place.index else ManyfillError)(message) from None
     dist.destroy_process_group()  # not after a failure: it would wait for those that are gone
 
 

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from manyfill.checkpoint import clear_leftovers, delete_directory, load_state, read_directory, save_state
 from manyfill.errors import ModelError
+from manyfill.files import sweep
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.train.optim import Guard
 from manyfill.train.tally import Tally
@@ -99,8 +100,7 @@ def tidy(run: Path) -> None:
     """Delete what a killed process left half-written; the run must be locked."""
     for folder in (run, run / "checkpoints", run / "grids"):
         clear_leftovers(folder)
-        for part in folder.glob(".manyfill-*.part"):
-            part.unlink(missing_ok=True)
+        sweep(folder)
 
 
 def best_so_far(run: Path) -> float:

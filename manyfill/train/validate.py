@@ -39,7 +39,7 @@ def validation_figures(
             noise = posterior_noise(model.config, settings.seed, "validation", index, mine, device)
             rows = slice(mine.start, mine.stop, mine.step)
             with autocast(device, settings.train.precision):
-                tally.add(model(batch.x[rows].to(device), batch.m[rows].to(device), generator=noise))
+                tally.add(model(batch.x[rows].to(device), batch.m[rows].to(device), noise=noise))
     ranks.sum(tally.sums)
     return tally.figures(), skipped
 
