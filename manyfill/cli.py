@@ -302,8 +302,8 @@ def evaluate(
         opencv, biharmonic, mean, nearest, gaussian, comma-separated, or 'cmd:PROGRAM {image} {mask} {out}'; may be
         repeated.
     calibrate
-        First fit the model's temperatures on 32 pictures spread over the data, which are then left out of the
-        evaluation, and store them with the model.
+        First fit the model's temperatures on 32 pictures (half of a small set) spread over the data, which are
+        then left out of the evaluation, and store them with the model.
     training
         The pictures the model was trained on, to check that fills are no copies.
     show

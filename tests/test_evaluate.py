@@ -280,7 +280,7 @@ def test_the_command_writes_a_report_that_others_can_read(model: Path, pictures:
         (["{model}", "{pictures}", "--training", "nowhere"], "nowhere: no such folder"),
         (["{model}", "{pictures}", "--show", "nowhere"], "nowhere: no such folder"),
         (["{model}", "{pictures}", "--inception", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
-        (["{model}", "{pictures}", "--calibrate"], "--calibrate: takes all 8 pictures"),
+        (["{model}", "{single}", "--calibrate"], "--calibrate: takes some pictures, and the data holds one only"),
     ],
 )
 def test_bad_input_is_one_line_that_names_it(
@@ -291,8 +291,10 @@ def test_bad_input_is_one_line_that_names_it(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "empty").mkdir()
-    places = {"model": model, "pictures": pictures, "empty": tmp_path / "empty", "grey": tmp_path / "grey"}
+    places = {"model": model, "pictures": pictures} | {name: tmp_path / name for name in ("empty", "grey", "single")}
+    for name in ("empty", "single"):
+        places[name].mkdir()
+    shutil.copy(pictures / "coffee-0.png", places["single"])
     if "{grey}" in arguments:
         saved(tmp_path / "grey", 0, channels=1)
     words = [word.format(**places) if word.startswith("{") else word for word in arguments]

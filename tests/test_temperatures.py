@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluating import cases_of, saved
+from evaluating import cases_of, request_of, saved
 
 from manyfill.checkpoint import load_model
 from manyfill.cli import main
 from manyfill.evaluate import run, temperatures
+from manyfill.evaluate.run import Evaluation
 from manyfill.pipeline import Filler
 
 
@@ -33,6 +34,11 @@ def test_calibration_brings_coverage_nearer_and_is_stored_with_the_model(
     told = temperatures.fit(filler, cases, 0)
     assert len(given) <= temperatures.TRIES and told["centre"] == pytest.approx(0.9, abs=temperatures.NEAR)
     torch.testing.assert_close(filler.model.temperatures, 1.3 * shape, rtol=0.02, atol=0)
+
+
+def test_half_of_a_small_set_is_left_to_evaluate(model: Path, pictures: Path, tmp_path: Path) -> None:
+    evaluation = Evaluation(request_of(model, pictures, limit=None, calibrate=True), tmp_path)
+    assert evaluation.calibration == [0, 2, 4, 6] and evaluation.numbers == [1, 3, 5, 7]
 
 
 def test_the_command_calibrates_and_fills_use_it(

@@ -77,17 +77,18 @@ class Evaluation:
 
     @cached_property
     def calibration(self) -> list[int]:
-        """The numbers of the pictures to calibrate on, spread over the data; none where that is not asked for."""
+        """The numbers of the pictures to calibrate on, spread over the data: half of a small set, none if not asked."""
         total = len(self.source)
-        return list(range(total))[:: max(1, total // CALIBRATION_PICTURES)] if self.request.calibrate else []
+        count = min(CALIBRATION_PICTURES, total // 2) if self.request.calibrate else 0
+        return list(range(0, total, total // count))[:count] if count else []
 
     @cached_property
     def numbers(self) -> Sequence[int]:
         """The numbers of the pictures to evaluate: not those of the calibration."""
         kept = set(self.calibration)
+        if self.request.calibrate and not kept:
+            raise DataError("--calibrate: takes some pictures, and the data holds one only; give more")
         left = [number for number in range(len(self.source)) if number not in kept]
-        if not left:
-            raise DataError(f"--calibrate: takes all {len(kept)} pictures of the data; give more")
         return first(left, self.request.limit)
 
     @cached_property
