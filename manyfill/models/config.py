@@ -34,7 +34,8 @@ class LevelSpec(Strict):
 class ModelConfig(Strict):
     """A conditional HVAE. `stages` run from fine to coarse, `levels` from coarse (level 1) to fine (level L).
 
-    With `canvas` every level draws on a picture that the next ones refine, and codes the error still left in it.
+    With `canvas` every level draws on a picture that the next ones refine, and codes the error still left in it. What it
+    starts from tells so many `kinds` of picture apart; 0 takes all for one.
     """
 
     size: int = 64
@@ -49,6 +50,7 @@ class ModelConfig(Strict):
     border: Literal["add", "conv"] = "add"
     posterior: Literal["residual", "plain"] = "residual"
     canvas: bool = True
+    kinds: int = Field(0, ge=0)
     mixtures: int = Field(5, ge=1)
     couple_channels: bool = True
     guide: bool = True
@@ -118,6 +120,7 @@ PRESETS: dict[str, ModelConfig] = {
         size=32,
         stages=_stages((32, 16, 1), (16, 24, 1), (8, 32, 1), (4, 32, 1), (1, 32, 1)),
         levels=_levels((1, 1, 32, 8, 0), (1, 4, 32, 8, 1), (2, 8, 32, 8, 1), (1, 16, 24, 8, 1), (1, 32, 16, 4, 0)),
+        kinds=4,
     ),
     "base64": ModelConfig(
         size=64,
@@ -130,6 +133,7 @@ PRESETS: dict[str, ModelConfig] = {
             (2, 32, 48, 8, 0),
             (1, 64, 32, 4, 0),
         ),
+        kinds=24,
     ),
     "base128": ModelConfig(
         size=128,
@@ -143,6 +147,7 @@ PRESETS: dict[str, ModelConfig] = {
             (2, 64, 48, 8, 0),
             (2, 128, 32, 4, 0),
         ),
+        kinds=24,
     ),
     # The 2017 project: 3x3 convolutions of 4 to 128 maps with 2x2 max-pooling, a dense top of 512, seven latent levels.
     "tan2017": ModelConfig(

@@ -4,7 +4,10 @@ Photographs are taken for draws of one Gaussian whose discrete cosine coefficien
 their own for every frequency and colour axis: the spectrum. Given the known pixels, the mean of the others follows in
 closed form (kriging, as geostatistics calls it), and interpolates better than any hand-made rule.
 
-Shapes: B batch, C picture channels, S the model's size.
+One Gaussian for all photographs knows nothing of the one at hand. So several kinds of picture, each with a spectrum of
+its own (calm water runs on sideways, woods upwards), are told apart by the known pixels, and their spectra mixed.
+
+Shapes: B batch, C picture channels, S the model's size, K kinds of picture.
 """
 
 import math
@@ -13,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 ITERATIONS = 20  # more move the mean by less than a grey level, even where one pixel in twenty is known
+FIRST_ITERATIONS = 6  # enough to tell kinds of picture apart
 UNTAUGHT_PICTURES = 100  # what is assumed of photographs weighs as much as having seen so many
+COMMON_PICTURES = 30  # the same of the spectrum of all pictures, for the spectrum of one kind
+HANDFUL = 10  # pictures that each kind begins with
+SORTINGS = 12  # then one picture in a hundred still changes its kind
+INDEPENDENCE = 0.01
+"""Coefficients of a picture are not independent: so little of their log-likelihood counts as evidence for its kind."""
+TINY = 1e-12
 
 
 def colour_axes(channels: int) -> Tensor:
@@ -34,14 +44,16 @@ def untaught_spectrum(channels: int, size: int) -> Tensor:
 
 
 class Expectation(nn.Module):
-    """The Gaussian's mean picture (C, S, S) and its spectrum (C, S, S), both along the colour axes."""
+    """The Gaussian's mean picture (C, S, S) and its spectrum (C, S, S), both along the colour axes, and the spectra of K
+    `kinds` (K, C, S, S)."""
 
     axes: Tensor
     cosines: Tensor
     mean: Tensor
     spectrum: Tensor
+    kinds: Tensor | None
 
-    def __init__(self, channels: int, size: int) -> None:
+    def __init__(self, channels: int, size: int, kinds: int = 0) -> None:
         super().__init__()
         frequency = torch.arange(size)
         cosines = torch.cos(math.pi / size * (frequency + 0.5) * frequency[:, None]) * math.sqrt(2 / size)
@@ -50,16 +62,19 @@ class Expectation(nn.Module):
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("mean", torch.zeros(channels, size, size))
         self.register_buffer("spectrum", untaught_spectrum(channels, size))
+        self.register_buffer("kinds", untaught_spectrum(channels, size).repeat(kinds, 1, 1, 1) if kinds else None)
 
     @torch.no_grad()
     def fit(self, pictures: Tensor) -> None:
-        """Take mean and spectrum from pictures (B, C, S, S) and their mirror images."""
-        coloured = self._turned(torch.cat([pictures, pictures.flip(-1)]))
-        count, channels, size, _ = coloured.shape
-        seen = count + UNTAUGHT_PICTURES
-        self.mean.copy_(coloured.sum(0) / seen)
-        power = self._transformed(coloured - self.mean).square().sum(0)
-        self.spectrum.copy_((power + UNTAUGHT_PICTURES * untaught_spectrum(channels, size).to(power)) / seen)
+        """Take mean and spectra from pictures (B, C, S, S) and their mirror images."""
+        coloured, seen = self._turned(pictures), 2 * len(pictures) + UNTAUGHT_PICTURES
+        total = coloured.sum(0)
+        self.mean.copy_((total + total.flip(-1)) / seen)
+        power = self._transformed(coloured - self.mean).square()  # of a mirror image the same
+        untaught = untaught_spectrum(*self.spectrum.shape[:2]).to(power)
+        self.spectrum.copy_((2 * power.sum(0) + UNTAUGHT_PICTURES * untaught) / seen)
+        if self.kinds is not None:
+            self.kinds.copy_(self._sorted(power, self.kinds))
 
     def forward(self, x: Tensor, m: Tensor, guide: Tensor, guide_present: Tensor) -> Tensor:
         """The known pixels of x (B, C, S, S), and in the hole m (B, 1, S, S) their mean given those.
@@ -72,23 +87,51 @@ class Expectation(nn.Module):
             mean = torch.where(guide_present.view(-1, 1, 1, 1) > 0, self._turned(guide.float()), self.mean)
             hole = m.float()
             known = (self._turned(x.float()) - mean) * (1 - hole)
-            departure = self._conditional_mean(known, hole)
+            departure, spectrum = torch.zeros_like(known), self.spectrum
+            if self.kinds is not None:
+                departure = self._conditional_mean(known, hole, spectrum, departure, FIRST_ITERATIONS)
+                spectrum = self._mixed(known + departure, hole, self.kinds)
+            departure = self._conditional_mean(known, hole, spectrum, departure, ITERATIONS)
             return torch.where(m > 0, self._turned_back(mean + departure).clamp(-1, 1), x)
 
-    def _conditional_mean(self, known: Tensor, hole: Tensor) -> Tensor:
-        """u in the hole with (Q (u + known)) = 0 there, Q the precision, by conjugate gradients.
+    def _sorted(self, power: Tensor, kinds: Tensor) -> Tensor:
+        """Spectra that tell pictures apart by their power (B, C, S, S): classification EM (Celeux & Govaert 1992)."""
+        many, everything = len(kinds), power.new_ones(len(power))
+        kind, contrast = torch.arange(len(power), device=power.device) % many, everything
+        kind[HANDFUL * many :] = -1  # each kind begins with a handful of pictures
+        for _ in range(SORTINGS):
+            alike = [power[kind == k] / contrast[kind == k].view(-1, 1, 1, 1) for k in range(many)]
+            common = COMMON_PICTURES * self.spectrum
+            kinds = torch.stack([(own.sum(0) + common) / (len(own) + COMMON_PICTURES) for own in alike])
+            evidence, contrasts = _evidence(power, everything, kinds)
+            kind = evidence.argmax(1)
+            contrast = contrasts.gather(1, kind[:, None])[:, 0]
+        return kinds
+
+    def _mixed(self, whole: Tensor, hole: Tensor, kinds: Tensor) -> Tensor:
+        """The spectrum (B, C, S, S), up to a factor, of pictures whose holes are filled by a first guess."""
+        power = self._transformed(whole).square()
+        evidence, contrast = _evidence(power, 1 - hole.mean((1, 2, 3)), kinds)
+        weights = torch.softmax(INDEPENDENCE * evidence, 1) * contrast
+        weights = weights / weights.sum(1, keepdim=True)
+        return (weights @ kinds.flatten(1)).view_as(power)
+
+    def _conditional_mean(
+        self, known: Tensor, hole: Tensor, spectrum: Tensor, start: Tensor, iterations: int
+    ) -> Tensor:
+        """u in the hole with (Q (u + known)) = 0 there, Q the precision, by conjugate gradients from a `start`.
 
         Preconditioned with the covariance, cut to the hole; Hestenes & Stiefel (1952).
         """
-        u = torch.zeros_like(known)
-        r = -self._filtered(known, 1 / self.spectrum) * hole
-        z = self._filtered(r, self.spectrum) * hole
+        u, precision = start, 1 / spectrum
+        r = -self._filtered(known + u, precision) * hole
+        z = self._filtered(r, spectrum) * hole
         p, rz = z, _inner(r, z)
-        for _ in range(ITERATIONS):
-            curved = self._filtered(p, 1 / self.spectrum) * hole
+        for _ in range(iterations):
+            curved = self._filtered(p, precision) * hole
             along = rz / _inner(p, curved).clamp(min=1e-20)
             u, r = u + along * p, r - along * curved
-            z = self._filtered(r, self.spectrum) * hole
+            z = self._filtered(r, spectrum) * hole
             before, rz = rz, _inner(r, z)
             p = z + rz / before.clamp(min=1e-20) * p
         return u
@@ -111,3 +154,15 @@ class Expectation(nn.Module):
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     """Inner product of each map, (B, C, 1, 1)."""
     return (a * b).sum((2, 3), keepdim=True)
+
+
+def _evidence(power: Tensor, share: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-likelihood by kind (B, K) of pictures of which a `share` (B,) is known, and the contrast (B, K), a factor of
+    the spectrum, that suits each kind best.
+
+    What is unknown adds nothing to the `power` (B, C, S, S) of a smooth guess, and takes its part of the determinant.
+    """
+    spectra = kinds.flatten(1)
+    values = (share * spectra.shape[1]).clamp(min=1)[:, None]
+    contrast = power.flatten(1) @ (1 / spectra).T / values + TINY
+    return -0.5 * (values * contrast.log() + share[:, None] * spectra.log().sum(1)), contrast

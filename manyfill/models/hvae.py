@@ -69,7 +69,7 @@ class ConditionalHVAE(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.expectation = Expectation(config.channels, config.size) if config.canvas else None
+        self.expectation = Expectation(config.channels, config.size, config.kinds) if config.canvas else None
         self.features = FeatureExtractor(config)
         self.topdown = TopDown(config)
         self.head = MixtureHead(config, config.levels[-1].width)

@@ -20,6 +20,7 @@ from manyfill.train.tally import Tally
 from manyfill.train.validate import validation_batches
 
 FIRST_SAMPLES = 8192
+FIRST_VALUES = 2**27  # of large pictures fewer, so that they take no more than 512 MiB
 
 
 def check_same_run(settings: Settings, out: Path) -> None:
@@ -101,7 +102,8 @@ def acquaint(state: RunState, samples: TrainingSamples) -> None:
     """Fit what the model expects of pictures before it learns: the statistics of the first of its training samples."""
     if state.model.expectation is None:
         return
-    count = min(len(samples.source), FIRST_SAMPLES)
+    affordable = FIRST_VALUES // (samples.config.channels * samples.config.size**2)
+    count = min(len(samples.source), FIRST_SAMPLES, affordable)
     pictures = torch.stack([samples[position].x for position in range(count)])
     for model in (state.model, state.ema.module):
         assert isinstance(model, ConditionalHVAE) and model.expectation is not None
