@@ -34,8 +34,8 @@ class LevelSpec(Strict):
 class ModelConfig(Strict):
     """A conditional HVAE. `stages` run from fine to coarse, `levels` from coarse (level 1) to fine (level L).
 
-    With `canvas` every level draws on a picture that the next ones refine, and codes the error still left in it. What it
-    starts from tells so many `kinds` of picture apart; 0 takes all for one.
+    With `canvas` every level draws on a picture that the next ones refine, and codes the error still left in it. What
+    it starts from tells so many `kinds` of picture apart; 0 takes all for one.
     """
 
     size: int = 64

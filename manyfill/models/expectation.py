@@ -44,7 +44,7 @@ def untaught_spectrum(channels: int, size: int) -> Tensor:
 
 
 class Expectation(nn.Module):
-    """The Gaussian's mean picture (C, S, S) and its spectrum (C, S, S), both along the colour axes, and the spectra of K
+    """The Gaussian's mean picture (C, S, S) and its spectrum (C, S, S), both along the colour axes, and the spectra of
     `kinds` (K, C, S, S)."""
 
     axes: Tensor
@@ -157,8 +157,8 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _evidence(power: Tensor, share: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
-    """The log-likelihood by kind (B, K) of pictures of which a `share` (B,) is known, and the contrast (B, K), a factor of
-    the spectrum, that suits each kind best.
+    """The log-likelihood by kind (B, K) of pictures of which a `share` (B,) is known, and the contrast (B, K), a factor
+    of the spectrum, that suits each kind best.
 
     What is unknown adds nothing to the `power` (B, C, S, S) of a smooth guess, and takes its part of the determinant.
     """
