@@ -1,16 +1,19 @@
-"""What goes on inside a model: how far each level moves a fill, and what training pictures lie nearest to one.
+"""What goes on inside a model: how far each level moves a fill, what its latents carry, how far its priors miss the
+posteriors, and what training pictures lie nearest to a fill.
 
-Legend: B pictures, C channels, S the model's size, L levels, N draws; R training pictures, D values compared.
+Legend: B pictures, C channels, S the model's size, L levels, Z latent channels, N draws; R training pictures, D values
+compared.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from manyfill.distributions import Gaussian
+from manyfill.distributions import Gaussian, kl
 from manyfill.models.hvae import ConditionalHVAE, Known, Seen
-from manyfill.models.topdown import Choose
+from manyfill.models.topdown import Choose, Step
 from manyfill.rng import generator
 
 
@@ -61,12 +64,52 @@ def prior_misfit(model: ConditionalHVAE, seen: Iterable[Seen], seed: int) -> Ten
     for index, pictures in enumerate(seen):
         noise = generator(seed, "misfit", index, device=pictures.x.device)
         for level, step in enumerate(model.infer(pictures, noise)[1]):
-            assert step.posterior is not None
-            q, p = step.posterior, step.prior
-            ratio = ((q.mean - p.mean) ** 2 + q.std**2) / p.std**2
-            squares[level] += (ratio * step.mask).double().sum().cpu()
+            ratio = _squared_misfit(step)
+            squares[level] += ratio.double().sum().cpu()
             counts[level] += float(step.mask.sum()) * ratio.shape[1]
     return (squares / counts.clamp(min=1)).sqrt().float()
+
+
+def _squared_misfit(step: Step) -> Tensor:
+    """Each latent's T^2 (B, Z, H, W) of `prior_misfit`, 0 outside the hole."""
+    q, p = step.posterior, step.prior
+    assert q is not None
+    return ((q.mean - p.mean) ** 2 + q.std**2) / p.std**2 * step.mask
+
+
+class LatentUse:
+    """Of every level, how many latent channels are active and the prior's misfit, over many pictures.
+
+    A channel is active if its KL, averaged over pictures and holes, is over 0.01 nats. Burda et al. (2016), section 5.3,
+    ask whether the posterior's mean varies, but here the prior's varies too, with what is known.
+    """
+
+    THRESHOLD = 0.01
+
+    def __init__(self, channels: Sequence[int], device: torch.device) -> None:
+        self.channels = channels
+        # By level: hole cells, squared misfit, and the KL of each channel; in one tensor, to be summed over ranks.
+        self.sums = torch.zeros(len(channels), 2 + max(channels), dtype=torch.float64, device=device)
+
+    @torch.no_grad()
+    def add(self, steps: Sequence[Step]) -> None:
+        for row, step in zip(self.sums, steps, strict=True):
+            assert step.posterior is not None
+            divergence = (kl(step.posterior, step.prior) * step.mask).double().sum((0, 2, 3))
+            row[0] += step.mask.sum()
+            row[1] += _squared_misfit(step).double().sum()
+            row[2 : 2 + len(divergence)] += divergence
+
+    def figures(self) -> dict[str, float]:
+        """`active_01` channels and `misfit_01`, and so on from coarse to fine; NaN if nothing was added."""
+        found = {}
+        for level, (channels, (cells, squares, *divergence)) in enumerate(
+            zip(self.channels, self.sums.tolist(), strict=True), 1
+        ):
+            cells = cells or math.nan
+            found[f"active_{level:02d}"] = float(sum(each / cells > self.THRESHOLD for each in divergence[:channels]))
+            found[f"misfit_{level:02d}"] = math.sqrt(squares / (cells * channels))
+        return found
 
 
 class Neighbours:

@@ -143,7 +143,7 @@ def test_the_best_model_is_that_of_the_best_validation(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds = iter([5.0, 4.0, 4.5, 6.0, 3.0, math.nan])
-    monkeypatch.setattr(loop, "validation_figures", lambda *_: ({"bits_per_dim": next(bounds), "pixel_bits": 1.0}, []))
+    monkeypatch.setattr(loop, "bound_figures", lambda *_: ({"bits_per_dim": next(bounds), "pixel_bits": 1.0}, []))
     monkeypatch.setattr(loop, "write_card", lambda *_: "")
 
     def best(steps: int) -> tuple[int, float]:

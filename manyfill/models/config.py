@@ -35,6 +35,8 @@ class ModelConfig(Strict):
     """A conditional HVAE. `stages` run from fine to coarse, `levels` from coarse (level 1) to fine (level L).
 
     With `canvas` every level draws on a picture that the next ones refine, and codes the error still left in it.
+    `bounded` keeps latent means and scales within limits. `dropout` drops maps within blocks, `border_dropout` all that
+    a border connection tells of a picture, both while training only.
     """
 
     size: int = 64
@@ -46,8 +48,13 @@ class ModelConfig(Strict):
     block: Literal["residual", "plain"] = "residual"
     down: Literal["conv", "maxpool"] = "conv"
     up: Literal["nearest", "bilinear"] = "nearest"
-    border: Literal["add", "conv"] = "add"
+    border: Literal["add", "conv", "none"] = "add"
+    border_dropout: float = Field(0.0, ge=0, lt=1)
+    extractor: Literal["shared", "separate"] = "shared"
     posterior: Literal["residual", "plain"] = "residual"
+    scale: Literal["softplus", "exp"] = "softplus"
+    bounded: bool = True
+    dropout: float = Field(0.0, ge=0, lt=1)
     canvas: bool = True
     mixtures: int = Field(5, ge=1)
     couple_channels: bool = True
