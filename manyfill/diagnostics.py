@@ -80,8 +80,8 @@ def _squared_misfit(step: Step) -> Tensor:
 class LatentUse:
     """Of every level, how many latent channels are active and the prior's misfit, over many pictures.
 
-    A channel is active if its KL, averaged over pictures and holes, is over 0.01 nats. Burda et al. (2016), section 5.3,
-    ask whether the posterior's mean varies, but here the prior's varies too, with what is known.
+    A channel is active if its KL, averaged over pictures and holes, is over 0.01 nats. Burda et al. (2016), section
+    5.3, ask whether the posterior's mean varies, but here the prior's varies too, with what is known.
     """
 
     THRESHOLD = 0.01
