@@ -1,4 +1,4 @@
-"""What all experiments share: pictures, a grid of training runs that goes on where it stopped, intervals, what is written.
+"""What all experiments share: pictures, a grid of training runs that goes on where it stopped, what is written.
 
 An experiment is a list of cells, one training run each, told apart by its `factors`. A finished cell's record lies in
 RUNS/EXPERIMENT/CELL.json and is never run again unless its settings have changed.
@@ -110,6 +110,8 @@ def script(main: Callable[[], None]) -> None:
     except ManyfillError as error:
         print("error:", error, file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 # --------------------------------------------------------------------------------------------------------- its pictures
@@ -200,7 +202,10 @@ def run_cell(out: Path, settings: Settings, measure: Callable[[Path, list[Record
     began = time.process_time()
     with (make_folder(out.parent) / "messages.txt").open("a") as messages, redirect_stderr(messages):
         run(settings, out)
-    figures = measure(out, read(out / "log.jsonl")) | {"processor_seconds": round(time.process_time() - began, 1)}
+    log = read(out / "log.jsonl")
+    if log[-1]["kind"] != "validation":  # a run that a signal stopped ends without
+        raise KeyboardInterrupt
+    figures = measure(out, log) | {"processor_seconds": round(time.process_time() - began, 1)}
     shutil.rmtree(out)
     return figures
 

@@ -102,7 +102,7 @@ def kl_of(record: Record) -> float | None:
 
 
 def table(records: list[dict[str, Any]]) -> Table:
-    """Runs that exploded of all, by design, over seeds and rates for each number of levels, then over seeds and levels."""
+    """Runs that exploded of all, by design: for each number of levels, for each rate, and of all."""
     rates = sorted({record["rate"] for record in records})
     levels = sorted({record["levels"] for record in records})
     head = ["design", *(f"{count} levels" for count in levels), *(f"rate {rate:g}" for rate in rates)]
