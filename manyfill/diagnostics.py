@@ -7,50 +7,66 @@ compared.
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from manyfill.distributions import Gaussian, kl
 from manyfill.models.hvae import ConditionalHVAE, Known, Seen
-from manyfill.models.topdown import Choose, Step
+from manyfill.models.topdown import Step
 from manyfill.rng import generator
 
+Take = Literal["mean", "kept", "own"]
+"""Which latent a level goes on with: its prior's mean, one draw kept for all traversals, or each traversal's own."""
 
-def spread(model: ConditionalHVAE, known: Known, draws: int, seed: int) -> Tensor:
+
+def expected(model: ConditionalHVAE, known: Known, takes: Sequence[Take], draws: int, seed: int) -> Tensor:
+    """The expected pixels (B, N, C, S, S) of N traversals with the prior, at the calibrated temperatures.
+
+    A draw depends on the seed and its own number, not on which other levels are drawn for it to be "kept".
+    """
+    count, temperatures = len(known.x), model.temperatures.tolist()
+    own = [generator(seed, "spread", draw) for _ in range(count) for draw in range(draws)]
+    kept = [generator(seed, "kept") for _ in own]
+
+    def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
+        if takes[level] == "mean":
+            return prior.mean
+        noise = own if takes[level] == "own" else kept
+        drawn = torch.stack([torch.randn(prior.mean.shape[1:], generator=g) for g in noise])
+        return prior.sample(drawn.to(prior.mean.device), temperatures[level])
+
+    mean = model.decode(known.repeat(draws), choose, own).mean
+    return mean.view(count, draws, *mean.shape[1:])
+
+
+def takes_of(levels: int, alone: int | None = None, kept: int = 0) -> list[Take]:
+    """One level alone drawn, all others at their mean; or with `alone` None, the first `kept` fixed, the rest drawn."""
+    if alone is None:
+        return ["kept" if level < kept else "own" for level in range(levels)]
+    return ["own" if level == alone else "mean" for level in range(levels)]
+
+
+def spread(model: ConditionalHVAE, known: Known, draws: int, seed: int, cell: int = 1) -> Tensor:
     """How far each level alone moves the expected pixels (L, B): root mean square over draws and hole, in grey levels.
 
-    Every level is held at its prior mean but one, of which `draws` values are drawn at its calibrated temperature.
+    Every level is held at its prior mean but one, of which `draws` values are drawn. With a `cell` the averages over
+    cells of so many pixels a side are compared: what changes at low frequencies.
     """
-
-    def means(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
-        return prior.mean
-
-    count = len(known.x)
-    still = model.decode(known, means, _noise(seed, count, 1)).mean
-    many, dims = known.repeat(draws), known.m.flatten(1).sum(1) * known.x.shape[1]
-    moved = []
-    for level, temperature in enumerate(model.temperatures.tolist()):
-        noise = _noise(seed, count, draws)
-        drawn = model.decode(many, _only(level, temperature, noise), noise).mean
-        square = (drawn.view(count, draws, *still.shape[1:]) - still[:, None]).float().square()
-        moved.append(127.5 * (square.sum((1, 2, 3, 4)) / (draws * dims)).sqrt())
-    return torch.stack(moved)
+    levels = len(model.config.levels)
+    still = expected(model, known, ["mean"] * levels, 1, seed)
+    moved = (expected(model, known, takes_of(levels, alone=level), draws, seed) - still for level in range(levels))
+    return torch.stack([_rms(each, known.m, cell) for each in moved])
 
 
-def _only(chosen: int, temperature: float, noise: Sequence[torch.Generator]) -> Choose:
-    def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
-        if level != chosen:
-            return prior.mean
-        drawn = torch.stack([torch.randn(prior.mean.shape[1:], generator=g) for g in noise])
-        return prior.sample(drawn.to(prior.mean.device), temperature)
-
-    return choose
-
-
-def _noise(seed: int, count: int, draws: int) -> list[torch.Generator]:
-    """The same draws for every picture, as if each stood alone."""
-    return [generator(seed, "spread", draw) for _ in range(count) for draw in range(draws)]
+def _rms(moved: Tensor, hole: Tensor, cell: int) -> Tensor:
+    """Root mean square (B,) of differences (B, N, C, S, S) over the hole (B, 1, S, S), of averages over cells of it."""
+    share = F.avg_pool2d(hole, cell)
+    means = F.avg_pool2d((moved.float() * hole[:, None]).flatten(0, 1), cell).unflatten(0, moved.shape[:2])
+    square = means.square() / share.clamp(min=1e-6)[:, None]  # the mean's square times its share of the hole
+    return 127.5 * (square.sum((1, 2, 3, 4)) / (moved.shape[1] * moved.shape[2] * share.sum((1, 2, 3)))).sqrt()
 
 
 def prior_misfit(model: ConditionalHVAE, seen: Iterable[Seen], seed: int) -> Tensor:

@@ -19,8 +19,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("checkpoint", "data", "diagnostics", "octaves"),
     ("pipeline", "inputs", "completions", "crop", "train", "export"),
     ("__init__",),
-    ("evaluate", "bulk", "web"),
-    ("cli", "cli_data", "demo"),
+    ("evaluate", "bulk", "diagnose", "web"),
+    ("cli", "cli_data", "cli_diagnose", "demo"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
