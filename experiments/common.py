@@ -5,13 +5,14 @@ RUNS/EXPERIMENT/CELL.json and is never run again unless its settings have change
 """
 
 import argparse
+import fcntl
 import json
 import math
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -98,6 +99,9 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--validation", nargs="+", metavar="PATH", help="others to validate with; a part if left out")
     parser.add_argument("--runs", type=Path, default=Path("runs/experiments"), help="where finished cells lie")
     parser.add_argument("--cells", type=int, metavar="N", help="stop after N more cells; the same command goes on")
+    parser.add_argument(
+        "--lock", type=Path, metavar="FILE", help="run each cell under FILE's lock, in turn with others"
+    )
     parser.add_argument("--report", action="store_true", help="run nothing, write what is there")
     parser.add_argument("--quick", action="store_true", help="a few steps of the smallest grid, reported to RUNS")
     return parser.parse_args()
@@ -170,18 +174,38 @@ def run_grid(
         # Where the pictures lie on this machine is no part of what is measured.
         own = settings.model_dump(mode="json", exclude={"data": {"paths", "validation"}})
         path = runs / f"{cell.name}.json"
-        record = json.loads(path.read_text()) if path.exists() else {}
-        if record.get("settings") != own:
-            if options.report or left == 0:
-                missing += 1
-                continue
+        record = stored(path, own)
+        if record is None and (options.report or left == 0):
+            missing += 1
+            continue
+        if record is None:
             left = None if left is None else left - 1
-            record = {**cell.factors, **run_cell(runs / cell.name, settings, measure), "settings": own}
-            save_text(path, json.dumps(record, allow_nan=False) + "\n")
-            print(cell.name, {key: value for key, value in record.items() if key != "settings"}, flush=True)
-        records.append({key: value for key, value in record.items() if key != "settings"})
+            with turn(options.lock):
+                record = stored(path, own)  # another process may have been quicker
+                if record is None:
+                    record = cell.factors | run_cell(runs / cell.name, settings, measure)
+                    save_text(path, json.dumps(record | {"settings": own}, allow_nan=False) + "\n")
+                    print(cell.name, record, flush=True)
+        records.append(record)
     print(f"{experiment}: {len(records)} cells finished, {missing} left", flush=True)
     return records
+
+
+def stored(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of a finished cell, if there is one of these settings."""
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return record if record.pop("settings", None) == settings else None
+
+
+@contextmanager
+def turn(lock: Path | None) -> Iterator[None]:
+    """Hold a file's lock, if one is named."""
+    if lock is None:
+        yield
+        return
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def settings_of(cell: Cell, pictures: tuple[str, str]) -> Settings:

@@ -130,6 +130,8 @@ def test_the_objective_is_the_bound_per_hole_value_and_what_is_nested() -> None:
     assert objective(bound, 1.0, 0.0, 2, dims).item() == pytest.approx(22 / 10)
     assert objective(bound, 0.5, 2.0, 2, dims).item() == pytest.approx(17 / 10 + 6)
     assert objective(bound, 0.5, 2.0, 4, 2 * dims).item() == pytest.approx((17 / 10 + 6) / 2), "half of a batch"
+    # Half a nat of each hole value is free: 2 nats of each level in one picture, 3 in the other.
+    assert objective(bound, 1.0, 0.0, 2, dims, 0.5 / math.log(2)).item() == pytest.approx((12 + 4 + 7) / 10)
 
 
 def test_recomputing_trains_the_same(photos: Path, tmp_path: Path) -> None:
