@@ -43,7 +43,6 @@ VARIANTS = {
     "tan2017": PRESETS["tan2017"],
     "separate": TINY.model_copy(update={"extractor": "separate"}),
     "no borders": TINY.model_copy(update={"border": "none"}),
-    "exp": TINY.model_copy(update={"scale": "exp"}),
 }
 each_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
 each_preset = pytest.mark.parametrize("preset", PRESETS)
