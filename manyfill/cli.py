@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from manyfill import __version__, cli_data
+from manyfill import __version__, cli_data, cli_diagnose
 from manyfill.bulk.command import fill_many
 from manyfill.errors import ElsewhereError, ManyfillError
 
@@ -30,6 +30,8 @@ app = App(
 )
 app.command(cli_data.shard)
 app.command(cli_data.data)
+app.command(cli_diagnose.levels)
+app.command(cli_diagnose.diagnose)
 app.command(fill_many)
 
 

@@ -34,7 +34,7 @@ PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="viewport" content="width=device-width, initial-scale=1">{refresh}
 <title>{title} - manyfill</title>
 <style>{style}</style>
 </head>
@@ -46,9 +46,10 @@ PAGE = """<!doctype html>
 """
 
 
-def page(title: str, body: str) -> str:
-    """A whole document; `body` is HTML, the title plain text."""
-    return PAGE.format(title=escape(title), style=STYLE, body=body)
+def page(title: str, body: str, refresh: float | None = None) -> str:
+    """A whole document; `body` is HTML, the title plain text. It loads itself anew every `refresh` seconds."""
+    again = "" if refresh is None else f'\n<meta http-equiv="refresh" content="{refresh:.0f}">'
+    return PAGE.format(title=escape(title), style=STYLE, body=body, refresh=again)
 
 
 def picture(source: str, alternative: str, caption: str) -> str:

@@ -14,13 +14,13 @@ LONGEST_FILE = 350
 
 # From the ground up; a module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "rng", "rank", "files", "distributions", "masks", "images", "html", "device"),
+    ("errors", "rng", "rank", "files", "distributions", "masks", "images", "html", "plots", "device"),
     ("models",),
     ("checkpoint", "data", "diagnostics", "octaves"),
     ("pipeline", "inputs", "completions", "crop", "train", "export"),
     ("__init__",),
-    ("evaluate", "bulk", "web"),
-    ("cli", "cli_data", "demo"),
+    ("evaluate", "bulk", "diagnose", "web"),
+    ("cli", "cli_data", "cli_diagnose", "demo"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -18,6 +18,7 @@ from manyfill.masks import draw
 from manyfill.models.bound import level_kl
 from manyfill.models.config import PRESETS, ModelConfig
 from manyfill.models.hvae import ConditionalHVAE, Fills
+from manyfill.models.topdown import Border, LatentBlock
 from manyfill.rng import generator, numpy_generator
 
 TINY = PRESETS["tiny32"]
@@ -40,6 +41,8 @@ VARIANTS = {
     "group": TINY.model_copy(update={"norm": "group"}),
     "plain": TINY.model_copy(update=PLAIN),
     "tan2017": PRESETS["tan2017"],
+    "separate": TINY.model_copy(update={"extractor": "separate"}),
+    "no borders": TINY.model_copy(update={"border": "none"}),
 }
 each_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
 each_preset = pytest.mark.parametrize("preset", PRESETS)
@@ -149,6 +152,47 @@ def test_training_and_evaluation_differ_in_nothing_but_batch_norm(config: ModelC
         trained = model.train()(x, m, noise=generator(0, "noise")).total
         evaluated = model.eval()(x, m, noise=generator(0, "noise")).total
     assert torch.equal(trained, evaluated) == (config.norm != "batch")
+
+
+@pytest.mark.parametrize("setting", ["dropout", "border_dropout"])
+def test_dropout_is_for_training_only(setting: str) -> None:
+    model, x, m = fresh(TINY.model_copy(update={setting: 0.5})), pictures(TINY), holes(TINY)
+
+    def bound() -> Tensor:
+        with torch.no_grad():
+            return model(x, m, noise=generator(0, "noise")).total
+
+    with torch.random.fork_rng():
+        model.train()
+        assert not torch.equal(bound(), bound())
+    assert torch.equal(model.eval()(x, m, noise=generator(0, "noise")).total, bound())
+    assert torch.equal(bound(), fresh(TINY).eval()(x, m, noise=generator(0, "noise")).total)
+
+
+def test_border_dropout_leaves_all_of_the_known_side_or_none() -> None:
+    config = TINY.model_copy(update={"border_dropout": 0.25})
+    border = Border(config, 6, 5).train()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        told = border(torch.zeros(1, 6, 4, 4), torch.ones(400, 6, 4, 4), torch.zeros(1, 3, 4, 4))
+    shares = (told - border(torch.zeros(1, 6, 4, 4), torch.zeros(1, 6, 4, 4), torch.zeros(1, 3, 4, 4))).flatten(1)
+    assert (shares == shares[:, :1]).all()
+    gone = shares[:, 0] == 0
+    torch.testing.assert_close(shares[~gone, 0], torch.full((int((~gone).sum()),), 4 / 3))
+    assert gone.float().mean().item() == pytest.approx(0.25, abs=0.07)
+
+
+def test_scales_are_softplus_or_exp_and_latents_bounded_or_not() -> None:
+    raw = torch.full((1, 2, 1, 1), 20.0)
+    raw[:, 1] = 3.0
+    found = {}
+    for scale, bounded in itertools.product(("softplus", "exp"), (True, False)):
+        config = TINY.model_copy(update={"scale": scale, "bounded": bounded})
+        block = LatentBlock(config, config.levels[0], 8, 1.0)
+        found[scale, bounded] = block._gaussian(*raw.split(1, 1))
+    assert found["exp", False].mean.item() == 20 and found["exp", False].std.item() == pytest.approx(math.exp(3))
+    assert found["exp", True].mean.item() < 8 and found["softplus", False].mean.item() == 20
+    assert found["softplus", True].std.item() == pytest.approx(math.log1p(math.e**3 * (math.e - 1)) + 0.01)
 
 
 @pytest.mark.parametrize(("norm", "kind"), [("batch", nn.BatchNorm2d), ("group", nn.GroupNorm), ("none", nn.Identity)])

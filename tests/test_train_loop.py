@@ -130,6 +130,8 @@ def test_the_objective_is_the_bound_per_hole_value_and_what_is_nested() -> None:
     assert objective(bound, 1.0, 0.0, 2, dims).item() == pytest.approx(22 / 10)
     assert objective(bound, 0.5, 2.0, 2, dims).item() == pytest.approx(17 / 10 + 6)
     assert objective(bound, 0.5, 2.0, 4, 2 * dims).item() == pytest.approx((17 / 10 + 6) / 2), "half of a batch"
+    # Half a nat of each hole value is free: 2 nats of each level in one picture, 3 in the other.
+    assert objective(bound, 1.0, 0.0, 2, dims, 0.5 / math.log(2)).item() == pytest.approx((12 + 4 + 7) / 10)
 
 
 def test_recomputing_trains_the_same(photos: Path, tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_the_best_model_is_that_of_the_best_validation(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds = iter([5.0, 4.0, 4.5, 6.0, 3.0, math.nan])
-    monkeypatch.setattr(loop, "validation_figures", lambda *_: ({"bits_per_dim": next(bounds), "pixel_bits": 1.0}, []))
+    monkeypatch.setattr(loop, "bound_figures", lambda *_: ({"bits_per_dim": next(bounds), "pixel_bits": 1.0}, []))
     monkeypatch.setattr(loop, "write_card", lambda *_: "")
 
     def best(steps: int) -> tuple[int, float]:

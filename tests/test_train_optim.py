@@ -1,16 +1,19 @@
 """The learning rate, and the steps that go wrong: refused, counted, and gone back from when they are many."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from training import Micro, after_step, break_when, records, state, tiny, unequal
 
 from manyfill.errors import ManyfillError
+from manyfill.models.hvae import ConditionalHVAE
 from manyfill.train import loop
 from manyfill.train.loop import Trainer, run
-from manyfill.train.optim import Guard, learning_rate
+from manyfill.train.optim import Guard, learning_rate, spectral_norms
 from manyfill.train.settings import TrainSettings
 from manyfill.train.state import checkpoints
 
@@ -27,6 +30,31 @@ def test_the_rate_warms_up_and_follows_its_schedule() -> None:
     assert rate(9, 0.9, warmup_steps=0, schedule="constant") == 2.0
 
 
+def test_spectral_norms_are_the_largest_singular_values(micro: Micro) -> None:
+    model = ConditionalHVAE(micro().model)
+    weights = [layer.weight for layer in model.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+    exact = torch.stack([torch.linalg.matrix_norm(weight.flatten(1), 2) for weight in weights])
+    torch.testing.assert_close(spectral_norms(model), exact, rtol=1e-4, atol=2e-4)
+
+
+def test_spectral_regularisation_adds_its_gradient_and_shrinks_the_norms(micro: Micro, tmp_path: Path) -> None:
+    gradients, norms = [], []
+    for weight in (0.0, 2.0):
+        trainer = Trainer(micro(f"train.spectral_weight={weight}", "train.warmup_steps=0", steps=99), tmp_path / "run")
+        model, stream = trainer.state.model, trainer.stream()
+        trainer.engine.gradient(next(stream), 0, 1.0)
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        for batch in itertools.islice(stream, 30):
+            trainer.step(batch)
+        norms.append(spectral_norms(model).sum().item())
+    added = 2.0 * spectral_norms(fresh := Trainer(micro(), tmp_path / "run").state.model).sum()
+    added.backward()
+    for name, parameter in fresh.named_parameters():
+        wanted = gradients[0][name] + (0 if parameter.grad is None else parameter.grad)
+        torch.testing.assert_close(gradients[1][name], wanted, rtol=1e-4, atol=1e-5)
+    assert norms[1] < 0.97 * norms[0]
+
+
 # ------------------------------------------------------------------------------------------------ when steps go wrong
 
 
@@ -37,14 +65,14 @@ def test_the_guard_refuses_outliers_until_they_are_the_usual() -> None:
     decisions = [guard.accepts(100.0, 5.0) for _ in range(100)]
     first = decisions.index(True)
     assert 10 < first < 60 and all(decisions[first:]) and guard.in_a_row == 0
-    assert guard.skipped == 1 + first
+    assert guard.skipped == 1 + first and guard.broken == 0
 
 
 @pytest.mark.parametrize(("norm", "loss"), [(math.nan, 5.0), (math.inf, 5.0), (1.0, math.nan), (1.0, 1e10)])
 def test_the_guard_never_accepts_a_broken_step(norm: float, loss: float) -> None:
     guard = Guard(factor=20)
     assert not any(guard.accepts(norm, loss) for _ in range(200))
-    assert guard.in_a_row == guard.skipped == 200 and not guard.norms
+    assert guard.in_a_row == guard.skipped == guard.broken == 200 and not guard.norms
     assert guard.accepts(1.0, 5.0) and guard.in_a_row == 0 and guard.skipped == 200
 
 

@@ -3,16 +3,12 @@
 Legend: `tables` maps a model's or baseline's name to its rows of figures by kind of hole, as in report.json.
 """
 
-import io
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manyfill.evaluate.calibration import levels, nominal, percent
-from manyfill.files import save_bytes
+from manyfill.plots import panels
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Tables = dict[str, dict[str, dict[str, Any]]]
@@ -30,41 +26,10 @@ def draw_all(models: Tables, baselines: Tables, samples: int) -> dict[str, "Figu
     return figures
 
 
-def svg(figure: "Figure") -> str:
-    """The figure as an <svg> element, the same for the same figure."""
-    import matplotlib
-
-    with io.StringIO() as file, matplotlib.rc_context({"svg.hashsalt": "manyfill", "svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-        text = file.getvalue()
-    return text[text.index("<svg") :]
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Write a PNG; raises OutputError."""
-    with io.BytesIO() as file:
-        figure.savefig(file, format="png", dpi=120)
-        save_bytes(path, file.getvalue())
-
-
-def _grid(count: int, height: float = 2.4) -> tuple["Figure", Iterator["Axes"]]:
-    """Small panels, four a row."""
-    from matplotlib.figure import Figure
-
-    columns = min(count, 4)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(2.4 * columns + 0.4, height * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
-    panels = list(axes)
-    for unused in panels[count:]:
-        unused.set_axis_off()
-    return figure, iter(panels)
-
-
 def _scores(tables: Tables) -> "Figure":
     kinds = list(dict.fromkeys(kind for rows in tables.values() for kind in rows))
-    figure, panels = _grid(len(kinds))
-    for kind, panel in zip(kinds, panels, strict=False):
+    figure, places = panels(len(kinds))
+    for kind, panel in zip(kinds, places, strict=False):
         shown = [(name, rows[kind]["crps"]) for name, rows in tables.items() if kind in rows]
         for place, (_, score) in enumerate(shown):
             low, high = score["mean"] - score["low"], score["high"] - score["mean"]
@@ -78,8 +43,8 @@ def _scores(tables: Tables) -> "Figure":
 
 
 def _coverage(kinds: dict[str, dict[str, Any]], samples: int) -> "Figure":
-    figure, panels = _grid(1, height=3.4)
-    panel = next(panels)
+    figure, places = panels(1, height=3.4)
+    panel = next(places)
     figure.set_size_inches(4.6, 3.6)
     shown = levels(samples)
     wanted = [nominal(level, samples) for level in shown]
@@ -95,8 +60,8 @@ def _coverage(kinds: dict[str, dict[str, Any]], samples: int) -> "Figure":
 
 
 def _ranks(kinds: dict[str, dict[str, Any]]) -> "Figure":
-    figure, panels = _grid(len(kinds), height=1.8)
-    for (kind, row), panel in zip(kinds.items(), panels, strict=False):
+    figure, places = panels(len(kinds), height=1.8)
+    for (kind, row), panel in zip(kinds.items(), places, strict=False):
         counts = row["ranks"]
         even = sum(counts) / len(counts)
         panel.bar(range(len(counts)), [count / even for count in counts], width=1.0)
@@ -108,8 +73,8 @@ def _ranks(kinds: dict[str, dict[str, Any]]) -> "Figure":
 
 
 def _reliability(kinds: dict[str, dict[str, Any]]) -> "Figure":
-    figure, panels = _grid(1, height=3.4)
-    panel = next(panels)
+    figure, places = panels(1, height=3.4)
+    panel = next(places)
     figure.set_size_inches(4.6, 3.6)
     largest = 1.0
     for kind, row in kinds.items():
@@ -124,10 +89,10 @@ def _reliability(kinds: dict[str, dict[str, Any]]) -> "Figure":
 
 
 def _hierarchy(kinds: dict[str, dict[str, Any]]) -> "Figure":
-    figure, panels = _grid(2, height=2.8)
+    figure, places = panels(2, height=2.8)
     figure.set_size_inches(8.4, 3.0)
     for key, label in (("kl_bits_per_dim", "KL, bits per hole value"), ("spread", "spread of the level, grey levels")):
-        panel = next(panels)
+        panel = next(places)
         for kind, row in kinds.items():
             levels = [level["mean"] for level in row.get(key, ())]
             panel.plot(range(1, len(levels) + 1), levels, marker="o", markersize=3, label=kind)

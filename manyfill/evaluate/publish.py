@@ -18,6 +18,7 @@ from manyfill.evaluate.run import Evaluation, slug
 from manyfill.evaluate.sheets import chosen, sheet, suspects
 from manyfill.files import make_folder, save_text
 from manyfill.images import save_png
+from manyfill.plots import write
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,7 @@ def publish(evaluation: Evaluation, extras: Extras) -> dict[str, Any]:
     )
     folder, vectors = make_folder(out / "plots"), {}
     for name, figure in plots.draw_all(models, baselines, evaluation.request.samples).items():
-        plots.save(figure, folder / f"{slug(name)}.png")
-        vectors[name] = plots.svg(figure)
-        save_text(folder / f"{slug(name)}.svg", vectors[name] + "\n")
+        vectors[name] = write(figure, folder, slug(name))
     sheets, pictures = _sheets(evaluation, extras), make_folder(out / "fills")
     for index, pixels in enumerate(sheets.values()):
         save_png(pictures / f"{index:02d}.png", pixels)

@@ -46,6 +46,11 @@ def activation(config: ModelConfig) -> nn.Module:
     return nn.SiLU() if config.activation == "silu" else nn.ReLU()
 
 
+def dropout(config: ModelConfig) -> list[nn.Module]:
+    """A layer that drops whole maps, or none."""
+    return [nn.Dropout2d(config.dropout)] if config.dropout else []
+
+
 class ResidualBlock(nn.Module):
     """h + f(h), f two pre-activated 3x3 convolutions; `gain` scales the branch so that a deep stack starts tame."""
 
@@ -58,6 +63,7 @@ class ResidualBlock(nn.Module):
             conv(width, width, kernel),
             norm(config, width),
             activation(config),
+            *dropout(config),
             conv(width, width, kernel, gain=gain),
         )
 
@@ -70,7 +76,7 @@ def blocks(config: ModelConfig, depth: int, width: int, size: int, gain: float) 
     if config.block == "residual":
         return nn.Sequential(*(ResidualBlock(config, width, size, gain) for _ in range(depth)))
     plain = (
-        nn.Sequential(conv(width, width, kernel_at(size)), norm(config, width), activation(config))
+        nn.Sequential(conv(width, width, kernel_at(size)), norm(config, width), activation(config), *dropout(config))
         for _ in range(depth)
     )
     return nn.Sequential(*plain)

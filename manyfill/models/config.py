@@ -36,6 +36,8 @@ class ModelConfig(Strict):
 
     With `canvas` every level draws on a picture that the next ones refine, and codes the error still left in it. What
     it starts from tells so many `kinds` of picture apart; 0 takes all for one.
+    `bounded` keeps latent means and scales within limits. `dropout` drops maps within blocks, `border_dropout` all that
+    a border connection tells of a picture, both while training only.
     """
 
     size: int = 64
@@ -47,8 +49,13 @@ class ModelConfig(Strict):
     block: Literal["residual", "plain"] = "residual"
     down: Literal["conv", "maxpool"] = "conv"
     up: Literal["nearest", "bilinear"] = "nearest"
-    border: Literal["add", "conv"] = "add"
+    border: Literal["add", "conv", "none"] = "add"
+    border_dropout: float = Field(0.0, ge=0, lt=1)
+    extractor: Literal["shared", "separate"] = "shared"
     posterior: Literal["residual", "plain"] = "residual"
+    scale: Literal["softplus", "exp"] = "softplus"
+    bounded: bool = True
+    dropout: float = Field(0.0, ge=0, lt=1)
     canvas: bool = True
     kinds: int = Field(0, ge=0)
     mixtures: int = Field(5, ge=1)

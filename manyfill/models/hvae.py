@@ -71,6 +71,7 @@ class ConditionalHVAE(nn.Module):
         self.config = config
         self.expectation = Expectation(config.channels, config.size, config.kinds) if config.canvas else None
         self.features = FeatureExtractor(config)
+        self.posterior_features = FeatureExtractor(config) if config.extractor == "separate" else None
         self.topdown = TopDown(config)
         self.head = MixtureHead(config, config.levels[-1].width)
         # Of each level, as calibration found it; saved with the weights it was found for.
@@ -90,27 +91,33 @@ class ConditionalHVAE(nn.Module):
         `guide` (B, C, S, S) counts where `guide_present` (B,) is 1; the posterior's `noise` is as in
         `infer`.
         """
-        seen = self.encode(x, m, guide, guide_present)
+        return self.bound(self.encode(x, m, guide, guide_present), noise)[0]
+
+    def bound(self, seen: Seen, noise: torch.Generator | Tensor | None = None) -> tuple[Bound, list[Step]]:
+        """One sample of the bound, and every level's step on the way to it; `noise` as in `infer`."""
         pixels, steps = self.infer(seen, noise)
-        dims = m.flatten(1).sum(1) * self.config.channels
-        return Bound(pixels, level_kl(steps), dims, nested_losses(seen.full.pictures, steps))
+        dims = seen.known.m.flatten(1).sum(1) * self.config.channels
+        return Bound(pixels, level_kl(steps), dims, nested_losses(seen.full.pictures, steps)), steps
 
     def encode(self, x: Tensor, m: Tensor, guide: Tensor | None = None, guide_present: Tensor | None = None) -> Seen:
         """What the known pixels and the whole pictures tell; x, m and the guide as in `forward`."""
         guide, guide_present = self._guide(x, guide, guide_present)
         blanked = x * (1 - m)
         completed = self._completed(blanked, m, guide, guide_present)
-        nothing_missing = torch.zeros_like(m)
-        # One batched pass reads the completed and the whole picture with the same parameters.
-        both = self.features(
-            torch.cat([completed, x]),
-            torch.cat([m, nothing_missing]),
-            torch.cat([guide, guide]),
-            torch.cat([guide_present, guide_present]),
-        )
-        of_known, of_whole = ({size: h[part] for size, h in both.items()} for part in _halves(len(x)))
+        of_known, of_whole = self._both(completed, x, m, guide, guide_present)
         known = self._known(blanked, completed, m, of_known)
         return Seen(x, known, Evidence(of_whole, self._pooled(x)))
+
+    def _both(self, completed: Tensor, x: Tensor, m: Tensor, guide: Tensor, present: Tensor) -> tuple[Features, ...]:
+        """Features of the completed and of the whole picture."""
+        nothing_missing = torch.zeros_like(m)
+        if self.posterior_features is not None:
+            whole = self.posterior_features(x, nothing_missing, guide, present)
+            return self.features(completed, m, guide, present), whole
+        # One batched pass reads both with the same parameters.
+        pictures, masks = torch.cat([completed, x]), torch.cat([m, nothing_missing])
+        both = self.features(pictures, masks, torch.cat([guide, guide]), torch.cat([present, present]))
+        return tuple({size: h[part] for size, h in both.items()} for part in _halves(len(x)))
 
     def infer(self, seen: Seen, noise: torch.Generator | Tensor | None = None) -> tuple[Tensor, list[Step]]:
         """One traversal with the posterior: the pixel term (B,) in nats and every level's step.

@@ -52,7 +52,7 @@ class Border(nn.Module):
 
     def __init__(self, config: ModelConfig, width: int, feature_width: int) -> None:
         super().__init__()
-        self.combine = config.border == "conv"
+        self.combine, self.dropout = config.border == "conv", config.border_dropout
         drawn = config.channels if config.canvas else 0
         self.parts = [width if self.combine else 0, feature_width, drawn, drawn]
         extra = sum(self.parts)
@@ -64,6 +64,8 @@ class Border(nn.Module):
         return h if texture is None else h + self._convolved(texture, 3)
 
     def forward(self, h: Tensor, recalled: Tensor, canvas: Tensor) -> Tensor:
+        if self.training and self.dropout:
+            recalled = recalled * F.dropout(recalled.new_ones(len(recalled), 1, 1, 1), self.dropout)
         h = (self._convolved(h, 0) if self.combine else h) + recalled
         return h + self._convolved(canvas, 2) if self.parts[2] else h
 
@@ -84,6 +86,7 @@ class LatentBlock(nn.Module):
     def __init__(self, config: ModelConfig, spec: LevelSpec, feature_width: int, gain: float) -> None:
         super().__init__()
         self.residual = config.posterior == "residual"
+        self.bounded, self.softplus = config.bounded, config.scale == "softplus"
         hidden = max(spec.width // 2, spec.latent)
         extra = config.channels if config.canvas else 0
         kernel = kernel_at(spec.size)
@@ -113,8 +116,7 @@ class LatentBlock(nn.Module):
 
     def prior(self, state: Tensor) -> Gaussian:
         """From `state`, the convolved top-down state (B, hidden, H, W), which prior and posterior share."""
-        mean, raw = _halves(self.prior_out(state))
-        return Gaussian(_bounded(mean), _scale(raw))
+        return self._gaussian(*_halves(self.prior_out(state)))
 
     def posterior(self, state: Tensor, features: Tensor, error: Tensor, prior: Gaussian) -> Gaussian:
         """As an offset from the prior (Vahdat & Kautz 2020, section 3.2), or on its own."""
@@ -122,8 +124,16 @@ class LatentBlock(nn.Module):
         mean, raw = _halves(self.posterior_out(state + self.evidence(seen)))
         if self.canvas:
             mean = mean + self.code(error).float()
-        mean, scale = _bounded(mean), _scale(raw)
-        return Gaussian(prior.mean + mean, prior.std * scale) if self.residual else Gaussian(mean, scale)
+        own = self._gaussian(mean, raw)
+        return Gaussian(prior.mean + own.mean, prior.std * own.std) if self.residual else own
+
+    def _gaussian(self, mean: Tensor, raw: Tensor) -> Gaussian:
+        """Of a deviation that is 1 where `raw` is 0."""
+        if self.bounded:
+            # Nearly the mean itself where it is small. Without a bound, each level can hand the next a larger state
+            # than it got, and a rare picture sends the KL of the fine levels to 1e20.
+            mean, raw = LARGEST_MEAN * torch.tanh(mean / LARGEST_MEAN), raw.clamp(max=LARGEST_RAW)
+        return Gaussian(mean, F.softplus(raw + UNIT) + SMALLEST_STD if self.softplus else raw.exp())
 
     def feed(self, h: Tensor, z: Tensor) -> Tensor:
         """The state after z."""
@@ -139,17 +149,6 @@ def _halves(h: Tensor) -> tuple[Tensor, Tensor]:
     # Each laid out by itself: every operation on interleaved halves would take several times as long.
     first, second = (half.contiguous(memory_format=torch.channels_last).float() for half in h.chunk(2, 1))
     return first, second
-
-
-def _bounded(mean: Tensor) -> Tensor:
-    """Nearly the mean itself where it is small. Without a bound, each level can hand the next a larger state than it
-    got, and a rare picture sends the KL of the fine levels to 1e20."""
-    return LARGEST_MEAN * torch.tanh(mean / LARGEST_MEAN)
-
-
-def _scale(raw: Tensor) -> Tensor:
-    """A positive scale that is 1 where `raw` is 0."""
-    return F.softplus(raw.clamp(max=LARGEST_RAW) + UNIT) + SMALLEST_STD
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,8 @@ class TopDown(nn.Module):
         self.drafts = nn.ModuleDict()
         for before, spec in zip((None, *config.levels[:-1]), config.levels, strict=True):
             if before is None or before.size != spec.size:
-                self.borders[str(spec.size)] = Border(config, spec.width, widths[spec.size])
+                if before is None or config.border != "none":  # without any, the known picture still enters at the top
+                    self.borders[str(spec.size)] = Border(config, spec.width, widths[spec.size])
                 if config.canvas:
                     self.drafts[str(spec.size)] = conv(spec.width, config.channels, kernel_at(spec.size, 5), gain=0.0)
                 if before is not None:
@@ -219,7 +219,9 @@ class TopDown(nn.Module):
                     # What the known pixels lead one to expect, and in the missing part of every cell also what the
                     # coarser levels drew beyond that.
                     canvas = known.pictures[size] + canvas
-                h = latent.prepare(self.borders[str(size)](h, known.features[size], canvas))
+                if size in known.features:
+                    h = self.borders[str(size)](h, known.features[size], canvas)
+                h = latent.prepare(h)
                 if self.canvas:
                     # What the known side lets one expect is drawn before any latent codes the error that is left.
                     # The KL of that code is then what teaches the prior side to expect the right thing.

@@ -1,5 +1,6 @@
 """From a global batch to its gradient: by several ranks together, in micro-batches, within the memory there is."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from manyfill.models.bound import Bound
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.train.batchnorm import synchronise
 from manyfill.train.distributed import Ranks, share
-from manyfill.train.noise import posterior_noise
+from manyfill.train.noise import dropped, posterior_noise
+from manyfill.train.optim import spectral_norms
 from manyfill.train.settings import Settings
 from manyfill.train.tally import Tally
 
@@ -58,6 +60,7 @@ class Engine:
 
     def _gradient(self, batch: Batch, step: int, kl_weight: float) -> tuple[float, Tally]:
         settings, ranks, device = self.settings, self.ranks, self.device
+        train = settings.train
         tally, loss = Tally(len(settings.model.levels), device), torch.zeros((), device=device)
         # The loss is a quotient of sums over the global batch, of which each rank and micro-batch knows a part.
         dims = ranks.sum(batch.m.sum() * settings.model.channels)
@@ -67,17 +70,28 @@ class Engine:
             stop = start + self.micro_batch
             rows, places = slice(start, stop), range(first + start, first + stop)
             noise = posterior_noise(settings.model, settings.seed, "latents", step, places, device)
-            with self._in_step(last=stop == len(batch.x)):
-                with autocast(device, settings.train.precision):
+            with self._in_step(last=stop == len(batch.x)), dropped(settings, step, places, device):
+                with autocast(device, train.precision):
                     bound = (self.ddp or self.model)(
                         batch.x[rows], batch.m[rows], batch.guide[rows], batch.guide_present[rows], noise
                     )
-                part = objective(bound, kl_weight, self.nested_weight, settings.train.batch_size, dims)
+                part = objective(bound, kl_weight, self.nested_weight, train.batch_size, dims, train.free_bits)
                 (part * ranks.world).backward()  # of the ranks' gradients DDP takes the mean
             loss += part.detach()
             tally.add(bound)
+        if train.spectral_weight:
+            self._regularise(train.spectral_weight)
         ranks.sum(tally.sums)
         return ranks.sum(loss).item(), tally
+
+    def _regularise(self, weight: float) -> None:
+        """Add the gradient of the spectral norms, the same at every rank."""
+        parameters = [p for p in self.model.parameters() if p.ndim > 1]
+        # By hand: a backward pass would have DDP take it for the gradient of a batch.
+        found = torch.autograd.grad(weight * spectral_norms(self.model).sum(), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, found, strict=True):
+            if gradient is not None and parameter.grad is not None:
+                parameter.grad += gradient
 
     @contextmanager
     def _in_step(self, last: bool) -> Iterator[None]:
@@ -89,12 +103,17 @@ class Engine:
             yield
 
 
-def objective(bound: Bound, kl_weight: float, nested_weight: float, pictures: int, dims: Tensor) -> Tensor:
+def objective(
+    bound: Bound, kl_weight: float, nested_weight: float, pictures: int, dims: Tensor, free_bits: float = 0.0
+) -> Tensor:
     """What a step makes smaller: nats per hole value, with the KL and the truncated hierarchies weighed.
 
-    `pictures` and `dims` (hole values) count those of the whole batch, of which `bound` may be a part.
+    `pictures` and `dims` (hole values) count those of the whole batch, of which `bound` may be a part. A level's KL
+    counts where it exceeds the `free_bits` per hole value, picture by picture (Kingma et al. 2016 average over a batch
+    first).
     """
-    likelihood = (bound.pixels - kl_weight * bound.kl.sum(1)).sum() / dims.clamp(min=1)
+    kl = torch.maximum(bound.kl, math.log(2) * free_bits * bound.dims[:, None]) if free_bits else bound.kl
+    likelihood = (bound.pixels - kl_weight * kl.sum(1)).sum() / dims.clamp(min=1)
     return nested_weight * bound.nested.sum() / pictures - likelihood
 
 

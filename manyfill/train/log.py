@@ -1,4 +1,5 @@
-"""RUN/log.jsonl: one record a line, each with its `kind` ("train" or "validation") and `step`."""
+"""RUN/log.jsonl: one record a line, each with its `step` and its `kind`: "train" for the batches trained on since the
+last one, "validation", or "fit" for training pictures measured as validation pictures are."""
 
 import json
 from pathlib import Path

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from manyfill.checkpoint import save_model
-from manyfill.data import Batch, Skipped, batches
+from manyfill.data import Batch, Skipped, Source, batches
 from manyfill.device import best_device, has_fast_bfloat16
 from manyfill.errors import ManyfillError
 from manyfill.files import locked, make_folder, save_text
@@ -34,7 +34,7 @@ from manyfill.train.setup import (
 )
 from manyfill.train.state import RunState, best_so_far, load_newest, tidy
 from manyfill.train.stop import stop_on_signal
-from manyfill.train.validate import save_sheet, validation_figures
+from manyfill.train.validate import bound_figures, save_sheet, validation_batches
 
 MOST_SETBACKS = 3
 STEPS_BETWEEN_LOGS = 20
@@ -222,6 +222,7 @@ class Trainer:
                 "gradient_norm": norm,
                 "pictures_per_second": self.rate(),
                 "skipped_steps": state.guard.skipped,
+                "broken_steps": state.guard.broken,
                 "elapsed": state.elapsed,
             }
             state.tally.clear()
@@ -232,8 +233,9 @@ class Trainer:
 
     def validate(self) -> None:
         model = self.averaged_model()
-        figures, skipped = validation_figures(model, self.validation, self.settings, self.device, self.ranks)
-        self.skipped += skipped if self.ranks.first else []  # every rank has met the same
+        figures, fit = self.measure(model, self.validation), {}
+        if self.settings.train.fit_pictures:
+            fit = self.measure(model, self.source, self.settings.train.fit_pictures)
         self.tell_skipped()
         with self.ranks.together():
             if self.ranks.first:
@@ -242,11 +244,20 @@ class Trainer:
         self.lap()
         self.validated = self.state.elapsed
         with self.ranks.together():
+            if fit:
+                self.monitor.record("fit", self.state.step, fit | {"elapsed": self.state.elapsed})
             self.monitor.record("validation", self.state.step, figures | {"elapsed": self.state.elapsed})
             if figures["bits_per_dim"] < self.best:
                 self.best = figures["bits_per_dim"]
                 if self.ranks.first:
                     self.save_model("best")
+
+    def measure(self, model: ConditionalHVAE, source: Source, limit: int | None = None) -> dict[str, float]:
+        """The bound of the first pictures of a source, and what their latents carry."""
+        pictures = validation_batches(source, self.settings, limit=limit)
+        figures, skipped = bound_figures(model, pictures, self.settings, self.device, self.ranks)
+        self.skipped += skipped if self.ranks.first else []  # every rank has met the same
+        return figures
 
     def tell_skipped(self) -> None:
         """Name the pictures that could not be read at any rank since the last time."""
@@ -295,7 +306,7 @@ class Trainer:
         with self.ranks.together():
             state = self.state = self.stored_state()
         state.setbacks, state.rate, state.elapsed = before.setbacks + 1, before.rate / 2, before.elapsed
-        state.guard.in_a_row, state.guard.skipped = 0, before.guard.skipped
+        state.guard.in_a_row, state.guard.skipped, state.guard.broken = 0, before.guard.skipped, before.guard.broken
         self.monitor.start(state.step)
         self.monitor.note(
             f"step {before.step}: diverged; back to step {state.step} at {state.rate:g} times the learning rate"

@@ -91,7 +91,7 @@ class Monitor:
         return {line.partition("\t")[0] for line in self.report.read_text().splitlines()}
 
     def record(self, kind: str, step: int, figures: dict[str, float]) -> None:
-        """Log figures of `kind` ("train" or "validation") at `step`; one that is not finite becomes null."""
+        """Log figures of a `kind` (see log.py) at `step`; one that is not finite becomes null."""
         assert self._log is not None and self._board is not None, "start the monitor first"
         finite: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         with self._writing():

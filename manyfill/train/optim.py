@@ -45,19 +45,30 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=update)
 
 
+def spectral_norms(model: nn.Module) -> Tensor:
+    """The largest singular value of every layer's weights as a matrix (outputs, the rest), exactly; to be regularised
+    as by Vahdat & Kautz (2020), section 3.2, who estimate it by power iteration."""
+    layers = [part for part in model.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    matrices = [layer.weight.float().flatten(1) for layer in layers]
+    grams = [m @ m.T if len(m) <= m.shape[1] else m.T @ m for m in matrices]
+    # The square root is not smooth at 0, where zero-initialised layers stand.
+    return torch.stack([(torch.linalg.eigvalsh(gram)[-1] + 1e-8).sqrt() for gram in grams])
+
+
 class Guard:
     """Decides whether a step can be trusted, by its loss and its gradient's norm against the recent median.
 
     An outlier, `factor` times the median of the last hundred norms, is refused but joins them, so that a lasting
     change of scale is accepted once it is the usual. A broken step, whose loss or gradient is not finite or whose loss
-    is HOPELESS, is never accepted: `in_a_row` counts them, and the loop goes back when there are too many.
+    is HOPELESS, is never accepted: `in_a_row` counts them, and the loop goes back when there are too many. `skipped`
+    counts the refused steps of both kinds, `broken` those of the second.
     """
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
         self.norms: deque[float] = deque(maxlen=100)
         self.in_a_row = 0
-        self.skipped = 0
+        self.skipped = self.broken = 0
 
     def accepts(self, norm: float, loss: float) -> bool:
         """Whether to take the step with this gradient norm and loss; counts it either way."""
@@ -66,12 +77,15 @@ class Guard:
         if not broken:
             self.norms.append(norm)
         self.in_a_row = self.in_a_row + 1 if broken else 0
+        self.broken += broken
         self.skipped += broken or outlier
         return not (broken or outlier)
 
     def state(self) -> dict[str, Any]:
-        return {"norms": list(self.norms), "in_a_row": self.in_a_row, "skipped": self.skipped}
+        names = ("in_a_row", "skipped", "broken")
+        return {"norms": list(self.norms)} | {name: getattr(self, name) for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.norms = deque(state["norms"], maxlen=100)
         self.in_a_row, self.skipped = state["in_a_row"], state["skipped"]
+        self.broken = state.get("broken", 0)  # older checkpoints do not tell

@@ -47,9 +47,12 @@ class TrainSettings(Finite):
     patience: int = Field(20, ge=1, description="broken steps in a row before going back to the last checkpoint")
     nested_weight: float = Field(0.3, ge=0, description="of the truncated hierarchies' losses; unused without a canvas")
     kl_warmup: float = Field(0.0, ge=0, le=1, description="share of the run over which the KL weight grows to 1")
+    free_bits: float = Field(0.0, ge=0, description="of each level's KL, in bits per hole value, that cost nothing")
+    spectral_weight: float = Field(0.0, ge=0, description="of the largest singular values' sum over all layers")
     checkpoint_every: Every = Field("5m", description="in steps, or a duration such as 5m")
     validate_every: Every = Field("5m", description="likewise")
     validation_pictures: int = Field(256, ge=1)
+    fit_pictures: int = Field(0, ge=0, description="training pictures to measure as validation ones are, none if 0")
     workers: int = Field(1, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 

@@ -1,6 +1,6 @@
 """Validation while training: the bound on fixed pictures with fixed masks, and a sheet of fills to look at."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 
 from manyfill.data import Batch, Skipped, Source, fixed_batches
 from manyfill.device import autocast
+from manyfill.diagnostics import LatentUse
 from manyfill.images import contact_sheet, save_png, to_pixels
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rng import generator
@@ -22,16 +23,18 @@ SHEET_PICTURES, SHEET_FILLS = 4, 6
 
 
 @torch.inference_mode()
-def validation_figures(
-    model: ConditionalHVAE, source: Source, settings: Settings, device: torch.device, ranks: Ranks = ALONE
+def bound_figures(
+    model: ConditionalHVAE, batches: Iterable[Batch], settings: Settings, device: torch.device, ranks: Ranks = ALONE
 ) -> tuple[dict[str, float], list[Skipped]]:
-    """Bits per hole value (see `Tally.figures`) with centre holes and no guide, and the pictures left out.
+    """Bits per hole value (see `Tally.figures`) of whole batches without a guide, what their latents carry (see
+    `LatentUse.figures`), and the pictures left out.
 
     Each rank takes its share of every batch's pictures; the sums over all are exact, and every rank gets them.
     """
-    tally, skipped = Tally(len(model.config.levels), device), []
+    levels, skipped = model.config.levels, []
+    tally, use = Tally(len(levels), device), LatentUse([level.latent for level in levels], device)
     with ranks.together():
-        for index, batch in enumerate(validation_batches(source, settings, "centre", PICTURES_AT_ONCE)):
+        for index, batch in enumerate(batches):
             skipped += batch.skipped
             mine = range(ranks.rank, len(batch.x), ranks.world)
             if not mine:
@@ -39,15 +42,23 @@ def validation_figures(
             noise = posterior_noise(model.config, settings.seed, "validation", index, mine, device)
             rows = slice(mine.start, mine.stop, mine.step)
             with autocast(device, settings.train.precision):
-                tally.add(model(batch.x[rows].to(device), batch.m[rows].to(device), noise=noise))
+                bound, steps = model.bound(model.encode(batch.x[rows].to(device), batch.m[rows].to(device)), noise)
+            tally.add(bound)
+            use.add(steps)
     ranks.sum(tally.sums)
-    return tally.figures(), skipped
+    ranks.sum(use.sums)
+    return tally.figures() | use.figures(), skipped
 
 
-def validation_batches(source: Source, settings: Settings, kind: str, size: int) -> Iterator[Batch]:
-    """The first `train.validation_pictures` in batches of `size`, always the same; DataError if none can be read."""
-    model, limit, strict = settings.model, settings.train.validation_pictures, settings.data.strict
-    return fixed_batches(source, model.size, model.channels, settings.seed, kind, size, limit, strict=strict)
+def validation_batches(
+    source: Source, settings: Settings, kind: str = "centre", size: int = PICTURES_AT_ONCE, limit: int | None = None
+) -> Iterator[Batch]:
+    """The first `limit` pictures (`train.validation_pictures`) in batches of `size`, always the same; DataError if none
+    can be read."""
+    model, limit = settings.model, limit or settings.train.validation_pictures
+    return fixed_batches(
+        source, model.size, model.channels, settings.seed, kind, size, limit, strict=settings.data.strict
+    )
 
 
 @torch.inference_mode()

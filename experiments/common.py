@@ -1,0 +1,268 @@
+"""What all experiments share: pictures, a grid of training runs that goes on where it stopped, what is written.
+
+An experiment is a list of cells, one training run each, told apart by its `factors`. A finished cell's record lies in
+RUNS/EXPERIMENT/CELL.json and is never run again unless its settings have changed.
+"""
+
+import argparse
+import fcntl
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from manyfill.data import Source, open_source
+from manyfill.data.loader import tile
+from manyfill.errors import ConfigError, ManyfillError
+from manyfill.files import make_folder, save_text
+from manyfill.images import save_png
+from manyfill.plots import write
+from manyfill.train.log import Record, read
+from manyfill.train.loop import run
+from manyfill.train.settings import Settings, load
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Factors = dict[str, Any]
+Table = tuple[Sequence[str], list[Sequence[str]]]
+START, END = "<!-- table -->", "<!-- /table -->"
+# The 2017 project's design but for its batch norm, and without what was added here since to keep latents in check.
+PLAIN: dict[str, Any] = {
+    "norm": "none",
+    "activation": "relu",
+    "block": "plain",
+    "down": "maxpool",
+    "up": "bilinear",
+    "border": "conv",
+    "posterior": "plain",
+    "scale": "exp",
+    "bounded": False,
+    "canvas": False,
+    "mixtures": 1,
+    "couple_channels": False,
+    "guide": False,
+}
+# By size: channels, latent channels. A fifth of a million parameters or less, so that a step takes some 30 ms.
+WIDTHS = {32: (12, 4), 16: (16, 4), 8: (24, 8), 4: (24, 8), 1: (32, 16)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run: what tells it from the others, and its settings by their dotted names."""
+
+    factors: Factors
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return "-".join(f"{value:g}" if isinstance(value, float) else str(value) for value in self.factors.values())
+
+
+def hierarchy(sizes: Sequence[int], **model: Any) -> dict[str, Any]:
+    """Settings of a small 32x32 model with latent levels of these sizes, and `model` settings besides."""
+    stages = [{"size": size, "width": width} for size, (width, _) in WIDTHS.items()]
+    levels = [{"size": size, "width": WIDTHS[size][0], "latent": WIDTHS[size][1]} for size in sizes]
+    return {f"model.{key}": value for key, value in {"stages": stages, "levels": levels, **model}.items()}
+
+
+def steady(steps: int) -> dict[str, Any]:
+    """Settings of a run whose end alone is measured, and which no divergence can stop."""
+    return {
+        "train.steps": steps,
+        "train.patience": 10**9,
+        "train.validate_every": steps,
+        "train.checkpoint_every": steps,
+        "train.validation_pictures": 128,
+        "train.workers": 0,
+        "train.precision": "float32",
+        "data.masks": {"centre": 1.0},
+        "data.guide_probability": 0.0,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- the command line
+
+
+def arguments(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--pictures", nargs="+", metavar="PATH", help="folders or shards; scikit-image's if left out")
+    parser.add_argument("--validation", nargs="+", metavar="PATH", help="others to validate with; a part if left out")
+    parser.add_argument("--runs", type=Path, default=Path("runs/experiments"), help="where finished cells lie")
+    parser.add_argument("--cells", type=int, metavar="N", help="stop after N more cells; the same command goes on")
+    parser.add_argument(
+        "--lock", type=Path, metavar="FILE", help="run each cell under FILE's lock, in turn with others"
+    )
+    parser.add_argument("--report", action="store_true", help="run nothing, write what is there")
+    parser.add_argument("--quick", action="store_true", help="a few steps of the smallest grid, reported to RUNS")
+    return parser.parse_args()
+
+
+def script(main: Callable[[], None]) -> None:
+    """Run a script's `main`; what a user can mend becomes one line and exit code 2."""
+    try:
+        main()
+    except ManyfillError as error:
+        print("error:", error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+# --------------------------------------------------------------------------------------------------------- its pictures
+
+
+def prepared(options: argparse.Namespace, training: int, validation: int, size: int) -> tuple[str, str]:
+    """Folders of the first `training` and `validation` pictures of the sources, as PNGs of `size`."""
+    folder = options.runs / f"pictures-{size}-{training}-{validation}"
+    wanted = {"train": training, "validation": validation}
+    if not folder.exists():
+        aside = make_folder(folder.with_suffix(".part"))
+        rest = squares(options.pictures, size)
+        others = squares(options.validation, size) if options.validation else rest
+        for (part, number), pictures in zip(wanted.items(), (rest, others), strict=True):
+            found = list(islice(pictures, number))
+            if len(found) < number:
+                raise ConfigError(f"--pictures: {part} needs {number} pictures, and there are {len(found)}; name more")
+            for index, pixels in enumerate(found):
+                save_png(make_folder(aside / part) / f"{index:05d}.png", pixels)
+        aside.rename(folder)
+    return tuple(str(folder / part) for part in wanted)  # type: ignore[return-value]
+
+
+def squares(paths: Sequence[str] | None, size: int) -> Iterator[np.ndarray]:
+    """The central squares of a source's pictures, or random tiles of scikit-image's without end; uint8."""
+    if paths:
+        source: Source = open_source(*paths)
+        yield from (tile(source[index].pixels, size, None) for index in range(len(source)))
+        return
+    import skimage.data
+
+    photographs = [getattr(skimage.data, name)() for name in ("astronaut", "chelsea", "coffee", "rocket")]
+    for index in count():
+        rng = np.random.default_rng(index)
+        yield tile(photographs[index % len(photographs)], size, rng)
+
+
+# ------------------------------------------------------------------------------------------------------------- the grid
+
+
+def run_grid(
+    options: argparse.Namespace,
+    experiment: str,
+    cells: Iterable[Cell],
+    pictures: tuple[str, str],
+    measure: Callable[[Path, list[Record]], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """The records of all cells finished so far, after running those that are not (see --cells).
+
+    `measure` takes a finished run's folder and its log to the figures that are kept; the run itself is then removed.
+    """
+    runs, left = make_folder(options.runs / experiment), options.cells
+    records, missing = [], 0
+    for cell in cells:
+        settings = settings_of(cell, pictures)
+        # Where the pictures lie on this machine is no part of what is measured.
+        own = settings.model_dump(mode="json", exclude={"data": {"paths", "validation"}})
+        path = runs / f"{cell.name}.json"
+        record = stored(path, own)
+        if record is None and (options.report or left == 0):
+            missing += 1
+            continue
+        if record is None:
+            left = None if left is None else left - 1
+            with turn(options.lock):
+                record = stored(path, own)  # another process may have been quicker
+                if record is None:
+                    record = cell.factors | run_cell(runs / cell.name, settings, measure)
+                    save_text(path, json.dumps(record | {"settings": own}, allow_nan=False) + "\n")
+                    print(cell.name, record, flush=True)
+        records.append(record)
+    print(f"{experiment}: {len(records)} cells finished, {missing} left", flush=True)
+    return records
+
+
+def stored(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of a finished cell, if there is one of these settings."""
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return record if record.pop("settings", None) == settings else None
+
+
+@contextmanager
+def turn(lock: Path | None) -> Iterator[None]:
+    """Hold a file's lock, if one is named."""
+    if lock is None:
+        yield
+        return
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def settings_of(cell: Cell, pictures: tuple[str, str]) -> Settings:
+    training, validation = pictures
+    assignments = [f"{key}={toml(value)}" for key, value in cell.settings.items()]
+    seed = cell.factors.get("seed", 0)
+    return load([training], validation=[validation], preset="tiny32", assignments=assignments, seed=seed)
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
+    return f"[{', '.join(map(toml, value))}]" if isinstance(value, list | tuple) else json.dumps(value)
+
+
+def run_cell(out: Path, settings: Settings, measure: Callable[[Path, list[Record]], dict[str, Any]]) -> dict[str, Any]:
+    shutil.rmtree(out, ignore_errors=True)  # of a cell that was cut short
+    began = time.process_time()
+    with (make_folder(out.parent) / "messages.txt").open("a") as messages, redirect_stderr(messages):
+        run(settings, out)
+    log = read(out / "log.jsonl")
+    if log[-1]["kind"] != "validation":  # a run that a signal stopped ends without
+        raise KeyboardInterrupt
+    figures = measure(out, log) | {"processor_seconds": round(time.process_time() - began, 1)}
+    shutil.rmtree(out)
+    return figures
+
+
+# --------------------------------------------------------------------------------------------------- what is written
+
+
+def publish(
+    options: argparse.Namespace, script: str, records: list[dict[str, Any]], table: Table, figure: "Figure"
+) -> None:
+    """results.json, plot.png and plot.svg beside the script, and the table in its README; with --quick in RUNS."""
+    home = Path(script).parent
+    out = make_folder(options.runs / home.name) if options.quick else home
+    lines = "".join(json.dumps(record) + ",\n" for record in records).rstrip(",\n")
+    save_text(out / "results.json", f"[\n{lines}\n]\n")
+    write(figure, out, "plot")
+    readme = (home / "README.md").read_text(encoding="utf-8")
+    before, after = readme[: readme.index(START) + len(START)], readme[readme.index(END) :]
+    save_text(out / "README.md", f"{before}\n{markdown(table)}{after}")
+
+
+def markdown(table: Table) -> str:
+    head, rows = table
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
+
+
+def chosen(records: Iterable[dict[str, Any]], **factors: Any) -> list[dict[str, Any]]:
+    """The records with these factors."""
+    return [record for record in records if all(record[key] == value for key, value in factors.items())]
+
+
+def wilson(hits: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    z = 1.96
+    centre, spread = hits + z**2 / 2, z * math.sqrt(hits * (trials - hits) / trials + z**2 / 4)
+    return (centre - spread) / (trials + z**2), (centre + spread) / (trials + z**2)

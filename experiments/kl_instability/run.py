@@ -1,0 +1,172 @@
+"""How often KL terms explode, by the number of levels and the learning rate, and which cure prevents it.
+
+python experiments/kl_instability/run.py --pictures TRAIN --validation VAL
+"""
+
+import sys
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from common import (
+    PLAIN,
+    Cell,
+    Table,
+    arguments,
+    chosen,
+    hierarchy,
+    prepared,
+    publish,
+    run_grid,
+    script,
+    steady,
+    wilson,
+)
+
+from manyfill.plots import panels
+from manyfill.train.log import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STEPS, SEEDS = 300, 3
+RATES = (1e-3, 3e-3, 1e-2)
+LEVELS = {
+    3: (1, 8, 32),
+    5: (1, 4, 8, 16, 32),
+    7: (1, 4, 8, 8, 16, 16, 32),
+    12: (1, 1, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32),
+}
+UNCODED = 8.0  # bits: what a value costs that is written down without any model
+NO_SKIPPING = {"train.skip_factor": 1e9}
+ALL = {"norm": "batch", "posterior": "residual", "scale": "softplus", "bounded": True}
+REGULARISED = {"train.kl_warmup": 0.5, "train.spectral_weight": 1e-3}
+# By name: what of the model differs from the plain one, and what of the training.
+DESIGNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": (PLAIN, NO_SKIPPING),
+    "batch norm": (PLAIN | {"norm": "batch"}, NO_SKIPPING),
+    "residual posterior": (PLAIN | {"posterior": "residual"}, NO_SKIPPING),
+    "softplus scales": (PLAIN | {"scale": "softplus"}, NO_SKIPPING),
+    "default": ({}, {}),
+    "bounded latents": (PLAIN | {"bounded": True}, NO_SKIPPING),
+    "group norm": (PLAIN | {"norm": "group"}, NO_SKIPPING),
+    "gradient skipping": (PLAIN, {}),
+    "KL warm-up": (PLAIN, NO_SKIPPING | {"train.kl_warmup": 0.5}),
+    "spectral": (PLAIN, NO_SKIPPING | {"train.spectral_weight": 1e-3}),
+    "all of these": (PLAIN | ALL, REGULARISED),
+}
+
+
+def cells(quick: bool) -> list[Cell]:
+    seeds, designs, levels, rates = range(SEEDS), list(DESIGNS), list(LEVELS), RATES
+    if quick:
+        seeds, designs, levels, rates = range(1), designs[:2], [3], RATES[-1:]
+    return [
+        Cell(
+            {"design": design, "levels": count, "rate": rate, "seed": seed},
+            hierarchy(LEVELS[count], **DESIGNS[design][0])
+            | steady(4 if quick else STEPS)
+            | {"train.learning_rate": rate, "train.schedule": "constant", "train.warmup_steps": 0}
+            | DESIGNS[design][1],
+        )
+        for seed, design, count, rate in product(seeds, designs, levels, rates)
+    ]
+
+
+def measure(_: Path, log: list[Record]) -> dict[str, Any]:
+    """Whether and when the KL exploded, how high it got, and whether the averaged weights are of any use."""
+    train = [record for record in log if record["kind"] == "train"]
+    cost = [kl_of(record) for record in train]
+    exploded = [
+        record["step"]
+        for record, kl in zip(train, cost, strict=True)
+        if kl is None or kl > UNCODED or record["broken_steps"]
+    ]
+    bound = log[-1]["bits_per_dim"]
+    return {
+        "exploded": bool(exploded),
+        "by_step": exploded[0] if exploded else None,
+        "lost": bound is None or bound > UNCODED,
+        "highest_kl": max((kl for kl in cost if kl is not None), default=None),
+        "broken_steps": train[-1]["broken_steps"],
+        "skipped_steps": train[-1]["skipped_steps"],
+        "validation": bound,
+    }
+
+
+def kl_of(record: Record) -> float | None:
+    bound, pixels = record["bits_per_dim"], record["pixel_bits"]
+    return None if bound is None or pixels is None else bound - pixels
+
+
+def table(records: list[dict[str, Any]]) -> Table:
+    """Runs that exploded of all, by design: for each number of levels, for each rate, and of all."""
+    rates = sorted({record["rate"] for record in records})
+    levels = sorted({record["levels"] for record in records})
+    head = ["design", *(f"{count} levels" for count in levels), *(f"rate {rate:g}" for rate in rates)]
+    head += ["all", "95 %", "lost", "largest rate without"]
+    rows = []
+    for design in dict.fromkeys(record["design"] for record in records):
+        own = chosen(records, design=design)
+        parts = [*(chosen(own, levels=count) for count in levels), *(chosen(own, rate=rate) for rate in rates)]
+        low, high = wilson(exploded(own), len(own))
+        rows.append(
+            [
+                design,
+                *(f"{exploded(part)}/{len(part)}" for part in [*parts, own]),
+                f"{low:.0%} to {high:.0%}",
+                f"{sum(record['lost'] for record in own)}",
+                largest_stable(own),
+            ]
+        )
+    return head, rows
+
+
+def exploded(records: list[dict[str, Any]]) -> int:
+    return sum(record["exploded"] for record in records)
+
+
+def largest_stable(records: list[dict[str, Any]]) -> str:
+    """The largest rate up to which no run exploded."""
+    stable = "none"
+    for rate in sorted({record["rate"] for record in records}):
+        if exploded(chosen(records, rate=rate)):
+            break
+        stable = f"{rate:g}"
+    return stable
+
+
+def plot(records: list[dict[str, Any]]) -> "Figure":
+    """The share of runs that exploded against the rate, a panel for each number of levels."""
+    levels = sorted({record["levels"] for record in records})
+    figure, places = panels(len(levels), height=3.0)
+    for count, panel in zip(levels, places, strict=False):
+        for number, design in enumerate(DESIGNS):
+            own = chosen(records, levels=count, design=design)
+            rates = sorted({record["rate"] for record in own})
+            shares = [exploded(part) / len(part) for part in (chosen(own, rate=rate) for rate in rates)]
+            # A little apart, or lines at 0 would hide each other.
+            shifted = [share + 0.01 * number for share in shares]
+            panel.plot(rates, shifted, "o-" if number < 10 else "o--", markersize=3, label=design)
+        panel.set_xscale("log")
+        panel.set_ylim(-0.05, 1.15)
+        panel.set_title(f"{count} levels", fontsize=9)
+        panel.set_xlabel("learning rate", fontsize=7)
+        panel.set_ylabel("share that exploded", fontsize=7)
+        panel.tick_params(labelsize=7)
+    panel.legend(fontsize=5)
+    return figure
+
+
+def main() -> None:
+    options = arguments(__doc__ or "")
+    pictures = prepared(options, 64, 16, 32) if options.quick else prepared(options, 4000, 256, 32)
+    records = run_grid(options, "kl_instability", cells(options.quick), pictures, measure)
+    if records:
+        publish(options, __file__, records, table(records), plot(records))
+
+
+if __name__ == "__main__":
+    script(main)
