@@ -29,6 +29,7 @@ class LevelSpec(Strict):
     latent: int = Field(ge=1)
     depth: int = Field(1, ge=0)
     lead: int = Field(0, ge=0)
+    prior: Literal["gaussian", "autoregressive"] = "gaussian"
 
 
 class ModelConfig(Strict):
@@ -49,6 +50,7 @@ class ModelConfig(Strict):
     border: Literal["add", "conv"] = "add"
     posterior: Literal["residual", "plain"] = "residual"
     canvas: bool = True
+    head: Literal["mixture", "pixelcnn", "multiscale"] = "mixture"
     mixtures: int = Field(5, ge=1)
     couple_channels: bool = True
     guide: bool = True

@@ -1,0 +1,174 @@
+"""Masked convolutions over the positions of a hole, each of which sees those drawn before it, with an activation cache.
+
+Positions are drawn stage by stage. Those of one stage are independent given all earlier ones, so one pass draws them
+all; in the order of a PixelCNN the stages are the skewed lines along which nothing sees its neighbour. Only hole
+positions have a row here: a convolution is a product of each row's and its earlier neighbours' activations with a
+matrix, so a training step costs nothing for known pixels, and a drawn position nothing for all others.
+
+Shapes: B batch, C channels, S size, R hole positions of the whole batch (rows), T taps, W width of the network.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from manyfill.models.blocks import dense, pasted, rows_at
+from manyfill.progress import followed
+
+NEAR, FAR = 1, 3  # how far along each axis a convolution of activations, and the first one of raw values, reaches
+FEWEST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Order:
+    """The stage (S, S) in which each position of a map is drawn, and the spacing (S, S) of the neighbours it sees."""
+
+    stage: Tensor
+    spacing: Tensor
+
+    def taps(self, reach: int) -> Tensor:
+        """The neighbours (T, 2), in rows and columns, that are earlier than some position of the map."""
+        span = torch.arange(-reach, reach + 1)
+        offsets = torch.cartesian_prod(span, span)
+        return offsets[self._earlier(torch.ones_like(self.stage).nonzero(), offsets)[0].any(0)]
+
+    def _earlier(self, places: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether the neighbours of `places` (R, 2) are drawn before them (R, T), and where they are (R, T, 2)."""
+        stage, spacing, size = self.stage.to(places.device), self.spacing.to(places.device), len(self.stage)
+        here = places.unbind(1)
+        there = places[:, None] + spacing[here][:, None, None] * offsets.to(places.device)
+        inside = ((there >= 0) & (there < size)).all(2)
+        there = there.clamp(0, size - 1)
+        return inside & (stage[there.unbind(2)] < stage[here][:, None]), there
+
+    def neighbours(self, where: Tensor, count: int, offsets: Tensor) -> Tensor:
+        """The rows (R, T) of the earlier neighbours of the positions `where` (R,) among the `count` of a batch of maps.
+
+        R itself stands for one that is known, not drawn yet, or beyond the edge.
+        """
+        size = len(self.stage)
+        row = where.new_full((count,), len(where)).index_copy(0, where, torch.arange(len(where), device=where.device))
+        picture, place = where // size**2, where % size**2
+        earlier, there = self._earlier(torch.stack([place // size, place % size], 1), offsets)
+        flat = (picture[:, None] * size + there[..., 0]) * size + there[..., 1]
+        return row[flat].masked_fill(~earlier, len(where))
+
+
+def skewed(size: int) -> Order:
+    """The order of a PixelCNN, left to right and top to bottom, in 3 * size - 2 stages instead of size squared.
+
+    Position (r, c) has stage c + 2 r: its neighbours to the left, above, and above to the right are earlier, and no
+    path through them leads to another position of its stage.
+    """
+    line = torch.arange(size)
+    return Order(line + 2 * line[:, None], torch.ones(size, size, dtype=torch.long))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The hole's positions in the order they are drawn: where (R,) they are among all B*S*S, their rank (R,) in the
+    order of reading, their stage (R,), each stage's end, and the rows (R, T) of their earlier neighbours."""
+
+    where: Tensor
+    rank: Tensor
+    stage: Tensor
+    ends: list[int]
+    near: Tensor
+    far: Tensor
+
+    def take(self, x: Tensor) -> Tensor:
+        """The rows (R, C) of maps (B, C, S, S)."""
+        return rows_at(x, self.where)
+
+    def put(self, rows: Tensor, x: Tensor) -> Tensor:
+        """The maps x (B, C, S, S) with these rows (R, C) in their places."""
+        return pasted(rows, self.where, x)
+
+
+class CausalBlock(nn.Module):
+    """A gated residual block (van den Oord et al. 2016, arXiv:1606.05328); `told` is what the context adds."""
+
+    def __init__(self, width: int, taps: int) -> None:
+        super().__init__()
+        self.see = dense((1 + taps) * width, 2 * width)
+        self.join = dense(width, width, gain=0.3)
+
+    def forward(self, h: Tensor, own: Tensor, seen: Tensor, told: Tensor) -> Tensor:
+        value, gate = (self.see(torch.cat([own, seen], 1)) + told).chunk(2, 1)
+        return h + self.join(torch.tanh(value) * torch.sigmoid(gate))
+
+
+class CausalNetwork(nn.Module):
+    """From the values at earlier positions, and a context at its own, to what is to be said of each position."""
+
+    def __init__(self, order: Order, values: int, context: int, outputs: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.order, self.values, self.width = order, values, width
+        self.near_taps, self.far_taps = order.taps(NEAR), order.taps(FAR)
+        self.enter = dense(len(self.far_taps) * values, width)
+        self.tell = dense(context, (1 + 2 * depth) * width)
+        self.blocks = nn.ModuleList(CausalBlock(width, len(self.near_taps)) for _ in range(depth))
+        self.leave = dense(width, outputs, gain=0.02)
+
+    def rows(self, m: Tensor) -> Rows:
+        """The positions where m (B, 1, S, S) is 1, in the network's order."""
+        read = m.flatten().nonzero()[:, 0]
+        stage = self.order.stage.to(m.device).flatten()[read % m[0].numel()]
+        stage, rank = stage.sort(stable=True)
+        where = read[rank]
+        near, far = (self.order.neighbours(where, m.numel(), taps) for taps in (self.near_taps, self.far_taps))
+        ends = stage.unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
+        return Rows(where, rank, stage, ends, near, far)
+
+    def forward(self, rows: Rows, values: Tensor, context: Tensor) -> Tensor:
+        """The outputs (R, outputs) of all rows at once, for values (R, values) and context (R, context)."""
+        return self._outputs(
+            rows.near, _seen(_closed(values), rows.far), self.tell(context), lambda _, own: _closed(own)
+        )
+
+    def draw(self, rows: Rows, context: Tensor, choose: Callable[[slice, Tensor], Tensor], what: str) -> None:
+        """Stage by stage: the outputs of its rows go to `choose(part, outputs)`, which gives their values.
+
+        Every layer's activations are kept, so a stage costs its own rows' work. All in float32.
+        """
+        # Lower precision saves no time on so few rows.
+        with torch.autocast(context.device.type, enabled=False):
+            told, count = self.tell(context.float()), len(context)
+            values = told.new_zeros(count + 1, self.values)
+            kept = [told.new_zeros(count + 1, self.width) for _ in self.blocks]
+            start = 0
+            for end in followed(rows.ends, what):
+                # Products of very few rows round in another way. Rows that come along too early come again.
+                first = min(start, max(0, count - FEWEST_ROWS))
+                part = slice(first, max(end, min(first + FEWEST_ROWS, count)))
+
+                def keep(layer: int, own: Tensor, part: slice = part) -> Tensor:
+                    kept[layer][part] = own
+                    return kept[layer]
+
+                outputs = self._outputs(rows.near[part], _seen(values, rows.far[part]), told[part], keep)
+                now = slice(start, end)
+                values[now] = choose(now, outputs[start - first : end - first])
+                start = end
+
+    def _outputs(self, near: Tensor, seen: Tensor, told: Tensor, keep: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """`keep(layer, own)` takes the rows' activations and gives those of all rows, zeros last."""
+        told_first, *told_blocks = told.split([self.width] + [2 * self.width] * len(self.blocks), 1)
+        h = self.enter(seen) + told_first
+        for layer, (block, told_block) in enumerate(zip(self.blocks, told_blocks, strict=True)):
+            own = F.silu(h)
+            h = block(h, own, _seen(keep(layer, own), near), told_block)
+        return self.leave(F.silu(h)).float()
+
+
+def _closed(rows: Tensor) -> Tensor:
+    """With a last row of zeros, which is what a position sees where it may see nothing."""
+    return F.pad(rows, (0, 0, 0, 1))
+
+
+def _seen(rows: Tensor, neighbours: Tensor) -> Tensor:
+    """The rows of all neighbours (R, T) side by side."""
+    return rows.index_select(0, neighbours.flatten()).view(len(neighbours), -1)

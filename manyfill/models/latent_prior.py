@@ -1,0 +1,115 @@
+"""Priors over a level's latents: a Gaussian for each, or an autoregressive network around it (PixelVAE).
+
+p(z_l[i] | z_l[<i], z_<l, x_K), i in the order of a PixelCNN over the level's hole positions: Gulrajani et al. (2016),
+arXiv:1611.05013.
+
+Shapes: B batch, Z latent channels, S size of the level, R hole positions of the whole batch.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from manyfill.distributions import Gaussian
+from manyfill.models.causal import CausalNetwork, Rows, skewed
+
+UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
+# Finer than the picture's own noise is of no use, and a prior a thousandth wide makes one wrong guess cost a million
+# nats, whose gradient then wrecks the weights.
+SMALLEST_STD = 0.01
+LARGEST_MEAN, LARGEST_RAW = 8.0, 4.0
+WIDTH, DEPTH = 32, 2
+
+
+def bounded(mean: Tensor) -> Tensor:
+    """Nearly the mean itself where it is small. Without a bound, each level can hand the next a larger state than it
+    got, and a rare picture sends the KL of the fine levels to 1e20."""
+    return LARGEST_MEAN * torch.tanh(mean / LARGEST_MEAN)
+
+
+def scale(raw: Tensor) -> Tensor:
+    """A positive scale that is 1 where `raw` is 0."""
+    return F.softplus(raw.clamp(max=LARGEST_RAW) + UNIT) + SMALLEST_STD
+
+
+class IndependentPrior(nn.Module):
+    """A level's Gaussian as it is."""
+
+    def forward(self, base: Gaussian, state: Tensor, hole: Tensor) -> Gaussian:
+        return base
+
+
+class AutoregressivePrior(nn.Module):
+    """The network that makes a level's Gaussian `base` autoregressive over its positions."""
+
+    def __init__(self, size: int, latent: int, context: int) -> None:
+        super().__init__()
+        self.network = CausalNetwork(skewed(size), 2 * latent, context, 2 * latent, WIDTH, DEPTH)
+
+    def forward(self, base: Gaussian, state: Tensor, hole: Tensor) -> "AutoregressiveGaussian":
+        """From the level's `base` and `state` (B, hidden, S, S), over the positions of `hole` (B, 1, S, S)."""
+        rows = self.network.rows(hole)
+        return AutoregressiveGaussian(base, self.network, rows, F.silu(rows.take(state)))
+
+
+@dataclass(frozen=True)
+class AutoregressiveGaussian:
+    """Latents of which each position's are normal given those of earlier positions; like `base` before it sees them.
+
+    context (R, hidden) is what else the network is told.
+    """
+
+    base: Gaussian
+    network: CausalNetwork
+    rows: Rows
+    context: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The draw (B, Z, S, S) in which every position takes its mean given those before it."""
+        return self.sample(torch.zeros_like(self.base.mean))
+
+    def given(self, z: Tensor) -> Gaussian:
+        """What every position of z (B, Z, S, S) is drawn from, given those of z before it.
+
+        Since the posterior's positions are independent, KL(q || p) is the mean over z ~ q of the sum over positions of
+        KL(q_i || p_i(. | z_<i)): two Gaussians each, so it is worked out and not sampled, with far less variance than
+        log q - log p of the draw.
+        """
+        mean, std = self.rows.take(self.base.mean), self.rows.take(self.base.std)
+        found = self._normal(mean, std, self.network(self.rows, _told(self.rows.take(z), mean), self.context))
+        return Gaussian(self.rows.put(found.mean, self.base.mean), self.rows.put(found.std, self.base.std))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of every element (B, Z, S, S) given those before it; outside the hole `base`'s."""
+        return self.given(z).log_prob(z)
+
+    def sample(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """A draw from standard normal `noise` (B, Z, S, S); `temperature` scales each position's deviation.
+
+        0 outside the hole.
+        """
+        mean, std, own = (self.rows.take(t) for t in (self.base.mean, self.base.std, noise))
+        z = torch.zeros_like(own)
+
+        def choose(now: slice, outputs: Tensor) -> Tensor:
+            z[now] = self._normal(mean[now], std[now], outputs).sample(own[now], temperature)
+            return _told(z[now], mean[now])
+
+        self.network.draw(self.rows, self.context, choose, f"latents {noise.shape[-1]}x{noise.shape[-1]}")
+        return self.rows.put(z, torch.zeros_like(noise))
+
+    def _normal(self, mean: Tensor, std: Tensor, outputs: Tensor) -> Gaussian:
+        shift, raw = outputs.chunk(2, 1)
+        return Gaussian(mean + std * bounded(shift), (std * scale(raw)).clamp(min=SMALLEST_STD))
+
+
+Prior = Gaussian | AutoregressiveGaussian
+
+
+def _told(z: Tensor, mean: Tensor) -> Tensor:
+    """What the network is told of latents (R, Z): themselves, and how they departed from what was expected."""
+    return torch.cat([z, z - mean], 1)
