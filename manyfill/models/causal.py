@@ -29,32 +29,18 @@ class Order:
     stage: Tensor
     spacing: Tensor
 
-    def taps(self, reach: int) -> Tensor:
-        """The neighbours (T, 2), in rows and columns, that are earlier than some position of the map."""
-        span = torch.arange(-reach, reach + 1)
-        offsets = torch.cartesian_prod(span, span)
-        return offsets[self._earlier(torch.ones_like(self.stage).nonzero(), offsets)[0].any(0)]
-
-    def _earlier(self, places: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether the neighbours of `places` (R, 2) are drawn before them (R, T), and where they are (R, T, 2)."""
-        stage, spacing, size = self.stage.to(places.device), self.spacing.to(places.device), len(self.stage)
-        here = places.unbind(1)
-        there = places[:, None] + spacing[here][:, None, None] * offsets.to(places.device)
+    def neighbours(self, reach: int) -> tuple[Tensor, Tensor]:
+        """The taps (T, 2), in rows and columns, that are earlier than some position of the map, and for every position
+        the places (S * S, T) among the map's that they show it, S * S where that is not earlier or beyond the edge."""
+        size, span = len(self.stage), torch.arange(-reach, reach + 1)
+        taps = torch.cartesian_prod(span, span)
+        here = torch.cartesian_prod(torch.arange(size), torch.arange(size))
+        there = here[:, None] + self.spacing.flatten()[:, None, None] * taps
         inside = ((there >= 0) & (there < size)).all(2)
-        there = there.clamp(0, size - 1)
-        return inside & (stage[there.unbind(2)] < stage[here][:, None]), there
-
-    def neighbours(self, where: Tensor, count: int, offsets: Tensor) -> Tensor:
-        """The rows (R, T) of the earlier neighbours of the positions `where` (R,) among the `count` of a batch of maps.
-
-        R itself stands for one that is known, not drawn yet, or beyond the edge.
-        """
-        size = len(self.stage)
-        row = where.new_full((count,), len(where)).index_copy(0, where, torch.arange(len(where), device=where.device))
-        picture, place = where // size**2, where % size**2
-        earlier, there = self._earlier(torch.stack([place // size, place % size], 1), offsets)
-        flat = (picture[:, None] * size + there[..., 0]) * size + there[..., 1]
-        return row[flat].masked_fill(~earlier, len(where))
+        row, column = there.clamp(0, size - 1).unbind(2)
+        earlier = inside & (self.stage[row, column] < self.stage.flatten()[:, None])
+        useful = earlier.any(0)
+        return taps[useful], (row * size + column).masked_fill(~earlier, size**2)[:, useful]
 
 
 def skewed(size: int) -> Order:
@@ -107,19 +93,24 @@ class CausalNetwork(nn.Module):
     def __init__(self, order: Order, values: int, context: int, outputs: int, width: int, depth: int) -> None:
         super().__init__()
         self.order, self.values, self.width = order, values, width
-        self.near_taps, self.far_taps = order.taps(NEAR), order.taps(FAR)
-        self.enter = dense(len(self.far_taps) * values, width)
+        (near_taps, self.near), (far_taps, self.far) = order.neighbours(NEAR), order.neighbours(FAR)
+        self.enter = dense(len(far_taps) * values, width)
         self.tell = dense(context, (1 + 2 * depth) * width)
-        self.blocks = nn.ModuleList(CausalBlock(width, len(self.near_taps)) for _ in range(depth))
+        self.blocks = nn.ModuleList(CausalBlock(width, len(near_taps)) for _ in range(depth))
         self.leave = dense(width, outputs, gain=0.02)
 
     def rows(self, m: Tensor) -> Rows:
         """The positions where m (B, 1, S, S) is 1, in the network's order."""
+        places = m[0].numel()
         read = m.flatten().nonzero()[:, 0]
-        stage = self.order.stage.to(m.device).flatten()[read % m[0].numel()]
-        stage, rank = stage.sort(stable=True)
+        stage, rank = self.order.stage.to(m.device).flatten()[read % places].sort(stable=True)
         where = read[rank]
-        near, far = (self.order.neighbours(where, m.numel(), taps) for taps in (self.near_taps, self.far_taps))
+        picture, place = where // places, where % places
+        # The row of each position, with one more in every picture for what may not be seen.
+        row = where.new_full((len(m) * (places + 1),), len(where))
+        row[where + picture] = torch.arange(len(where), device=m.device)
+        start = (picture * (places + 1))[:, None]
+        near, far = (row[start + table.to(m.device)[place]] for table in (self.near, self.far))
         ends = stage.unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
         return Rows(where, rank, stage, ends, near, far)
 
@@ -171,4 +162,4 @@ def _closed(rows: Tensor) -> Tensor:
 
 def _seen(rows: Tensor, neighbours: Tensor) -> Tensor:
     """The rows of all neighbours (R, T) side by side."""
-    return rows.index_select(0, neighbours.flatten()).view(len(neighbours), -1)
+    return rows.index_select(0, neighbours.flatten()).view(len(neighbours), neighbours.shape[1] * rows.shape[1])

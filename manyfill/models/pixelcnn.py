@@ -17,7 +17,7 @@ from manyfill.models.causal import CausalNetwork, Order, Rows, skewed
 from manyfill.models.config import ModelConfig
 from manyfill.models.mixture import MixtureHead, per_picture
 
-WIDTH, DEPTH = 64, 3
+WIDTH, DEPTH = 64, 2
 ERROR_GAIN = 4.0  # what the canvas lacks is a fraction of a picture's range
 
 
