@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from manyfill.models.causal import Order, Rows
 from manyfill.models.config import ModelConfig
-from manyfill.models.pixelcnn import WIDTH, PixelCNNHead
+from manyfill.models.pixelcnn import PixelCNNHead
 
 
 def coarse_to_fine(size: int) -> Order:
@@ -41,7 +41,7 @@ class MultiscaleHead(PixelCNNHead):
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__(config, width)
-        self.group = nn.Embedding(int(self.network.order.stage.max()) + 1, WIDTH)
+        self.group = nn.Embedding(int(self.network.order.stage.max()) + 1, self.network.width)
         nn.init.normal_(self.group.weight, std=0.1)
 
     @staticmethod
