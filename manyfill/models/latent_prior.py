@@ -6,7 +6,6 @@ arXiv:1611.05013.
 Shapes: B batch, Z latent channels, S size of the level, R hole positions of the whole batch.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -16,23 +15,8 @@ from torch import Tensor, nn
 from manyfill.distributions import Gaussian
 from manyfill.models.causal import CausalNetwork, Rows, skewed
 
-UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
-# Finer than the picture's own noise is of no use, and a prior a thousandth wide makes one wrong guess cost a million
-# nats, whose gradient then wrecks the weights.
-SMALLEST_STD = 0.01
-LARGEST_MEAN, LARGEST_RAW = 8.0, 4.0
 WIDTH, DEPTH = 32, 2
-
-
-def bounded(mean: Tensor) -> Tensor:
-    """Nearly the mean itself where it is small. Without a bound, each level can hand the next a larger state than it
-    got, and a rare picture sends the KL of the fine levels to 1e20."""
-    return LARGEST_MEAN * torch.tanh(mean / LARGEST_MEAN)
-
-
-def scale(raw: Tensor) -> Tensor:
-    """A positive scale that is 1 where `raw` is 0."""
-    return F.softplus(raw.clamp(max=LARGEST_RAW) + UNIT) + SMALLEST_STD
+MOST_DEVIATIONS, LARGEST_LOG = 4.0, 2.0  # how far what was drawn before may move a latent's mean, and its log_std
 
 
 class IndependentPrior(nn.Module):
@@ -103,8 +87,9 @@ class AutoregressiveGaussian:
         return self.rows.put(z, torch.zeros_like(noise))
 
     def _normal(self, mean: Tensor, std: Tensor, outputs: Tensor) -> Gaussian:
-        shift, raw = outputs.chunk(2, 1)
-        return Gaussian(mean + std * bounded(shift), (std * scale(raw)).clamp(min=SMALLEST_STD))
+        shift, log_scale = outputs.chunk(2, 1)
+        scale = torch.exp(_bounded(log_scale, LARGEST_LOG))
+        return Gaussian(mean + std * _bounded(shift, MOST_DEVIATIONS), std * scale)
 
 
 Prior = Gaussian | AutoregressiveGaussian
@@ -113,3 +98,8 @@ Prior = Gaussian | AutoregressiveGaussian
 def _told(z: Tensor, mean: Tensor) -> Tensor:
     """What the network is told of latents (R, Z): themselves, and how they departed from what was expected."""
     return torch.cat([z, z - mean], 1)
+
+
+def _bounded(x: Tensor, most: float) -> Tensor:
+    """Nearly x where it is small, so that a rare picture cannot drive prior and posterior far apart."""
+    return most * torch.tanh(x / most)

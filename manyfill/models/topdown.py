@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, H W size of a level, Z latent channels.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,11 +16,16 @@ from manyfill.models.blocks import Upsample, activation, blocks, conv, kernel_at
 from manyfill.models.config import LevelSpec, ModelConfig
 from manyfill.models.expectation import colour_axes
 from manyfill.models.features import Features
-from manyfill.models.latent_prior import AutoregressivePrior, IndependentPrior, Prior, bounded, scale
+from manyfill.models.latent_prior import AutoregressivePrior, IndependentPrior, Prior
 
 Choose = Callable[[int, Prior, Gaussian | None], Tensor]
 """`choose(level, prior, posterior) -> z` decides which latent the traversal goes on with; levels count from 0."""
 
+UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
+# Finer than the picture's own noise is of no use, and a prior a thousandth wide makes one wrong guess cost a million
+# nats, whose gradient then wrecks the weights.
+SMALLEST_STD = 0.01
+LARGEST_MEAN, LARGEST_RAW = 8.0, 4.0
 CODE_GAIN, SKETCH_GAIN = 4.0, 0.2
 # Of lightness and two opponent colours, whose errors are about a quarter and an eighth of lightness's in photographs.
 # Half of what would make them equal, so that pictures in false colours fare well too.
@@ -87,8 +93,7 @@ class LatentBlock(nn.Module):
         self.evidence = conv(feature_width + extra, hidden, kernel)
         self.prior_out = nn.Sequential(activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1))
         self.posterior_out = nn.Sequential(activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1))
-        causal = spec.prior == "autoregressive"
-        self.prior = AutoregressivePrior(spec.size, spec.latent, hidden) if causal else IndependentPrior()
+        self.chain = AutoregressivePrior(spec.size, spec.latent, hidden) if spec.autoregressive else IndependentPrior()
         self.feed_back = conv(spec.latent, spec.width, 1, gain=gain)
         self.refine = blocks(config, spec.depth, spec.width, spec.size, gain)
         self.canvas = config.canvas
@@ -108,11 +113,11 @@ class LatentBlock(nn.Module):
                 self.code.weight[: len(axes)] = CODE_GAIN * axes
                 self.sketch.weight[:, : len(axes)] = SKETCH_GAIN * back
 
-    def base(self, state: Tensor) -> Gaussian:
-        """The prior, or what it is like before it sees any latent of this level: from `state`, the convolved top-down
-        state (B, hidden, H, W), which prior and posterior share."""
+    def prior(self, state: Tensor) -> Gaussian:
+        """Before any latent of this level is seen (see `chain`): from `state`, the convolved top-down state (B, hidden,
+        H, W), which prior and posterior share."""
         mean, raw = _halves(self.prior_out(state))
-        return Gaussian(bounded(mean), scale(raw))
+        return Gaussian(_bounded(mean), _scale(raw))
 
     def posterior(self, state: Tensor, features: Tensor, error: Tensor, base: Gaussian) -> Gaussian:
         """As an offset from the prior's `base` (Vahdat & Kautz 2020, section 3.2), or on its own."""
@@ -120,8 +125,8 @@ class LatentBlock(nn.Module):
         mean, raw = _halves(self.posterior_out(state + self.evidence(seen)))
         if self.canvas:
             mean = mean + self.code(error).float()
-        q = Gaussian(bounded(mean), scale(raw))
-        return Gaussian(base.mean + q.mean, base.std * q.std) if self.residual else q
+        mean, scale = _bounded(mean), _scale(raw)
+        return Gaussian(base.mean + mean, base.std * scale) if self.residual else Gaussian(mean, scale)
 
     def feed(self, h: Tensor, z: Tensor) -> Tensor:
         """The state after z."""
@@ -137,6 +142,17 @@ def _halves(h: Tensor) -> tuple[Tensor, Tensor]:
     # Each laid out by itself: every operation on interleaved halves would take several times as long.
     first, second = (half.contiguous(memory_format=torch.channels_last).float() for half in h.chunk(2, 1))
     return first, second
+
+
+def _bounded(mean: Tensor) -> Tensor:
+    """Nearly the mean itself where it is small. Without a bound, each level can hand the next a larger state than it
+    got, and a rare picture sends the KL of the fine levels to 1e20."""
+    return LARGEST_MEAN * torch.tanh(mean / LARGEST_MEAN)
+
+
+def _scale(raw: Tensor) -> Tensor:
+    """A positive scale that is 1 where `raw` is 0."""
+    return F.softplus(raw.clamp(max=LARGEST_RAW) + UNIT) + SMALLEST_STD
 
 
 @dataclass(frozen=True)
@@ -214,11 +230,11 @@ class TopDown(nn.Module):
             else:
                 h = latent.prepare(h)
             state = latent.state(h)
-            base = latent.base(state)
-            prior = latent.prior(base, state, hole)
+            base = latent.prior(state)
             posterior = None
             if full is not None:
                 posterior = latent.posterior(state, full.features[size], (full.pictures[size] - canvas) * hole, base)
+            prior = latent.chain(base, state, hole)
             z = choose(level, prior, posterior) * hole
             h = latent.feed(h, z)
             if self.canvas:
