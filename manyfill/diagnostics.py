@@ -10,7 +10,6 @@ from torch import Tensor
 
 from manyfill.distributions import Gaussian
 from manyfill.models.hvae import ConditionalHVAE, Known, Seen
-from manyfill.models.latent_prior import Prior
 from manyfill.models.topdown import Choose
 from manyfill.rng import generator
 
@@ -21,7 +20,7 @@ def spread(model: ConditionalHVAE, known: Known, draws: int, seed: int) -> Tenso
     Every level is held at its prior mean but one, of which `draws` values are drawn at its calibrated temperature.
     """
 
-    def means(level: int, prior: Prior, posterior: Gaussian | None) -> Tensor:
+    def means(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
         return prior.mean
 
     count = len(known.x)
@@ -37,7 +36,7 @@ def spread(model: ConditionalHVAE, known: Known, draws: int, seed: int) -> Tenso
 
 
 def _only(chosen: int, temperature: float, noise: Sequence[torch.Generator]) -> Choose:
-    def choose(level: int, prior: Prior, posterior: Gaussian | None) -> Tensor:
+    def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
         if level != chosen:
             return prior.mean
         drawn = torch.stack([torch.randn(prior.mean.shape[1:], generator=g) for g in noise])

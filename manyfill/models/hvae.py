@@ -17,7 +17,6 @@ from manyfill.models.config import ModelConfig
 from manyfill.models.expectation import Expectation
 from manyfill.models.features import FeatureExtractor, Features
 from manyfill.models.heads import make_head
-from manyfill.models.latent_prior import Prior
 from manyfill.models.texture import textures
 from manyfill.models.topdown import Choose, Evidence, Step, TopDown
 
@@ -122,7 +121,7 @@ class ConditionalHVAE(nn.Module):
         if isinstance(noise, Tensor):
             given = noise.split([level.latent * level.size**2 for level in self.config.levels], 1)
 
-        def from_posterior(level: int, prior: Prior, posterior: Gaussian | None) -> Tensor:
+        def from_posterior(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
             assert posterior is not None
             shape = posterior.mean.shape
             if isinstance(noise, Tensor):
@@ -153,9 +152,8 @@ class ConditionalHVAE(nn.Module):
         known = known.repeat(len(noise) // len(known.x))
         scales = [temperature * own for own in self.temperatures.tolist()]
 
-        def from_prior(level: int, prior: Prior, posterior: Gaussian | None) -> Tensor:
-            spec = self.config.levels[level]
-            return prior.sample(_normal(noise, (spec.latent, spec.size, spec.size), known.x.device), scales[level])
+        def from_prior(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
+            return prior.sample(_normal(noise, prior.mean), scales[level])
 
         return self.decode(known, from_prior, noise)
 
@@ -196,7 +194,7 @@ def _halves(count: int) -> tuple[slice, slice]:
     return slice(count), slice(count, None)
 
 
-def _normal(noise: Sequence[torch.Generator], shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Standard normal noise of this shape from each generator."""
-    drawn = torch.stack([torch.randn(shape, generator=g) for g in noise])
-    return drawn.contiguous(memory_format=torch.channels_last).to(device)
+def _normal(noise: Sequence[torch.Generator], like: Tensor) -> Tensor:
+    """Standard normal noise of the shape of `like`, one generator per row."""
+    drawn = torch.stack([torch.randn(like.shape[1:], generator=g) for g in noise])
+    return drawn.contiguous(memory_format=torch.channels_last).to(like.device)

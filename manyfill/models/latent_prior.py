@@ -22,39 +22,34 @@ MOST_DEVIATIONS, LARGEST_LOG = 4.0, 2.0  # how far what was drawn before may mov
 class IndependentPrior(nn.Module):
     """A level's Gaussian as it is."""
 
-    def forward(self, base: Gaussian, state: Tensor, hole: Tensor) -> Gaussian:
-        return base
+    def forward(self, prior: Gaussian, state: Tensor, hole: Tensor) -> Gaussian:
+        return prior
 
 
 class AutoregressivePrior(nn.Module):
-    """The network that makes a level's Gaussian `base` autoregressive over its positions."""
+    """The network that chains a level's Gaussian over its positions."""
 
     def __init__(self, size: int, latent: int, context: int) -> None:
         super().__init__()
         self.network = CausalNetwork(skewed(size), 2 * latent, context, 2 * latent, WIDTH, DEPTH)
 
-    def forward(self, base: Gaussian, state: Tensor, hole: Tensor) -> "AutoregressiveGaussian":
-        """From the level's `base` and `state` (B, hidden, S, S), over the positions of `hole` (B, 1, S, S)."""
+    def forward(self, prior: Gaussian, state: Tensor, hole: Tensor) -> "AutoregressiveGaussian":
+        """From the level's `prior` and `state` (B, hidden, S, S), over the positions of `hole` (B, 1, S, S)."""
         rows = self.network.rows(hole)
-        return AutoregressiveGaussian(base, self.network, rows, F.silu(rows.take(state)))
+        return AutoregressiveGaussian(prior.mean, prior.std, self.network, rows, F.silu(rows.take(state)))
 
 
 @dataclass(frozen=True)
-class AutoregressiveGaussian:
-    """Latents of which each position's are normal given those of earlier positions; like `base` before it sees them.
+class AutoregressiveGaussian(Gaussian):
+    """Latents of which each position's are normal given those of earlier positions.
 
-    context (R, hidden) is what else the network is told.
+    mean and std (B, Z, S, S) are what they are before any of them is seen, from which the posterior's offset counts
+    too; context (R, hidden) is what else the network is told.
     """
 
-    base: Gaussian
     network: CausalNetwork
     rows: Rows
     context: Tensor
-
-    @property
-    def mean(self) -> Tensor:
-        """The draw (B, Z, S, S) in which every position takes its mean given those before it."""
-        return self.sample(torch.zeros_like(self.base.mean))
 
     def given(self, z: Tensor) -> Gaussian:
         """What every position of z (B, Z, S, S) is drawn from, given those of z before it.
@@ -63,12 +58,12 @@ class AutoregressiveGaussian:
         KL(q_i || p_i(. | z_<i)): two Gaussians each, so it is worked out and not sampled, with far less variance than
         log q - log p of the draw.
         """
-        mean, std = self.rows.take(self.base.mean), self.rows.take(self.base.std)
+        mean, std = self.rows.take(self.mean), self.rows.take(self.std)
         found = self._normal(mean, std, self.network(self.rows, _told(self.rows.take(z), mean), self.context))
-        return Gaussian(self.rows.put(found.mean, self.base.mean), self.rows.put(found.std, self.base.std))
+        return Gaussian(self.rows.put(found.mean, self.mean), self.rows.put(found.std, self.std))
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density of every element (B, Z, S, S) given those before it; outside the hole `base`'s."""
+        """Log-density of every element (B, Z, S, S) given those before it."""
         return self.given(z).log_prob(z)
 
     def sample(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
@@ -76,7 +71,7 @@ class AutoregressiveGaussian:
 
         0 outside the hole.
         """
-        mean, std, own = (self.rows.take(t) for t in (self.base.mean, self.base.std, noise))
+        mean, std, own = (self.rows.take(t) for t in (self.mean, self.std, noise))
         z = torch.zeros_like(own)
 
         def choose(now: slice, outputs: Tensor) -> Tensor:
@@ -90,9 +85,6 @@ class AutoregressiveGaussian:
         shift, log_scale = outputs.chunk(2, 1)
         scale = torch.exp(_bounded(log_scale, LARGEST_LOG))
         return Gaussian(mean + std * _bounded(shift, MOST_DEVIATIONS), std * scale)
-
-
-Prior = Gaussian | AutoregressiveGaussian
 
 
 def _told(z: Tensor, mean: Tensor) -> Tensor:

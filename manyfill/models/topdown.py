@@ -16,9 +16,9 @@ from manyfill.models.blocks import Upsample, activation, blocks, conv, kernel_at
 from manyfill.models.config import LevelSpec, ModelConfig
 from manyfill.models.expectation import colour_axes
 from manyfill.models.features import Features
-from manyfill.models.latent_prior import AutoregressivePrior, IndependentPrior, Prior
+from manyfill.models.latent_prior import AutoregressivePrior, IndependentPrior
 
-Choose = Callable[[int, Prior, Gaussian | None], Tensor]
+Choose = Callable[[int, Gaussian, Gaussian | None], Tensor]
 """`choose(level, prior, posterior) -> z` decides which latent the traversal goes on with; levels count from 0."""
 
 UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
@@ -114,19 +114,18 @@ class LatentBlock(nn.Module):
                 self.sketch.weight[:, : len(axes)] = SKETCH_GAIN * back
 
     def prior(self, state: Tensor) -> Gaussian:
-        """Before any latent of this level is seen (see `chain`): from `state`, the convolved top-down state (B, hidden,
-        H, W), which prior and posterior share."""
+        """From `state`, the convolved top-down state (B, hidden, H, W), which prior and posterior share."""
         mean, raw = _halves(self.prior_out(state))
         return Gaussian(_bounded(mean), _scale(raw))
 
-    def posterior(self, state: Tensor, features: Tensor, error: Tensor, base: Gaussian) -> Gaussian:
-        """As an offset from the prior's `base` (Vahdat & Kautz 2020, section 3.2), or on its own."""
+    def posterior(self, state: Tensor, features: Tensor, error: Tensor, prior: Gaussian) -> Gaussian:
+        """As an offset from the prior (Vahdat & Kautz 2020, section 3.2), or on its own."""
         seen = torch.cat([features, error.to(features.dtype)], 1) if self.canvas else features
         mean, raw = _halves(self.posterior_out(state + self.evidence(seen)))
         if self.canvas:
             mean = mean + self.code(error).float()
         mean, scale = _bounded(mean), _scale(raw)
-        return Gaussian(base.mean + mean, base.std * scale) if self.residual else Gaussian(mean, scale)
+        return Gaussian(prior.mean + mean, prior.std * scale) if self.residual else Gaussian(mean, scale)
 
     def feed(self, h: Tensor, z: Tensor) -> Tensor:
         """The state after z."""
@@ -230,11 +229,11 @@ class TopDown(nn.Module):
             else:
                 h = latent.prepare(h)
             state = latent.state(h)
-            base = latent.prior(state)
+            prior = latent.prior(state)
             posterior = None
             if full is not None:
-                posterior = latent.posterior(state, full.features[size], (full.pictures[size] - canvas) * hole, base)
-            prior = latent.chain(base, state, hole)
+                posterior = latent.posterior(state, full.features[size], (full.pictures[size] - canvas) * hole, prior)
+            prior = latent.chain(prior, state, hole)
             z = choose(level, prior, posterior) * hole
             h = latent.feed(h, z)
             if self.canvas:
