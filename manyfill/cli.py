@@ -99,9 +99,11 @@ def fill(
     from manyfill.files import save_text
     from manyfill.images import DEFAULT_MAX_PIXELS
     from manyfill.pipeline import Filler
+    from manyfill.progress import bar, following
 
     cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
-    completions = Filler.from_pretrained(model)(photo, mask, n, seed, temperature, truth, cap)
+    with following(bar):
+        completions = Filler.from_pretrained(model)(photo, mask, n, seed, temperature, truth, cap)
     out = Path(f"{photo.stem}-fills") if out is None else out
     files = completions.save(out)
     if not as_json:

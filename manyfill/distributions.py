@@ -19,6 +19,10 @@ class Gaussian:
     mean: Tensor
     std: Tensor
 
+    def given(self, z: Tensor) -> "Gaussian":
+        """What every element is drawn from given those of z (...) before it: the same, for they are independent."""
+        return self
+
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density of every element (...)."""
         return -0.5 * ((z - self.mean) / self.std) ** 2 - self.std.log() - 0.5 * math.log(2 * math.pi)

@@ -21,6 +21,7 @@ from manyfill.distributions import Gaussian
 from manyfill.models.bound import Bound, bits_per_dim, importance_bound, level_kl, log_weight, nested_losses
 from manyfill.models.config import PRESETS, LevelSpec, ModelConfig, StageSpec
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.latent_prior import IndependentPrior
 from manyfill.models.topdown import Evidence, LatentBlock, Step, TopDown
 from manyfill.rng import generator
 
@@ -48,6 +49,7 @@ class Level(LatentBlock):
         nn.Module.__init__(self)
         self.hole, self.shift, self.stretch = hole, shift, stretch
         self.prepare, self.state = nn.Sequential(), nn.Identity()  # type: ignore[assignment]
+        self.chain = IndependentPrior()
 
     def spoilt(self, mean: Tensor, precision: Tensor) -> Gaussian:
         std = precision.rsqrt().expand_as(mean)

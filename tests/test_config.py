@@ -14,6 +14,20 @@ TINY = PRESETS["tiny32"]
 STAGES = [{"size": 8, "width": 4}, {"size": 4, "width": 4}]
 LEVELS = [{"size": 4, "width": 4, "latent": 2}, {"size": 8, "width": 4, "latent": 2}]
 GOOD: dict[str, Any] = {"size": 8, "stages": STAGES, "levels": LEVELS}
+
+
+def large(size: int, key: str, value: str) -> dict[str, Any]:
+    """A model of one level at its full size, with this prior or head."""
+    level = {"size": size, "width": 4, "latent": 2} | ({key: value} if key == "prior" else {})
+    return {"size": size, "stages": [{"size": size, "width": 4}], "levels": [level], "head": "mixture"} | (
+        {key: value} if key == "head" else {}
+    )
+
+
+def single(key: str, value: str) -> dict[str, Any]:
+    return large(1, key, value)
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"size": 16}, "stages must start at size 16"),
     ({"size": "wide"}, "size: "),
@@ -35,6 +49,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"levels": [*LEVELS, {"size": 8, "width": 6, "latent": 2}]}, "levels of size 8 must share one width"),
     ({"levels": [{**LEVELS[0], "latent": 0}, LEVELS[1]]}, r"levels\.0\.latent: "),
     ({"levels": [{**LEVELS[0], "depth": -1}, LEVELS[1]]}, r"levels\.0\.depth: "),
+    ({"head": "wavenet"}, "head: .*'mixture', 'pixelcnn' or 'multiscale'"),
+    ({"levels": [{**LEVELS[0], "prior": "flow"}, LEVELS[1]]}, r"levels\.0\.prior: .*'gaussian' or 'autoregressive'"),
+    (single("prior", "autoregressive"), r"levels\.0\.prior=autoregressive needs more .*levels\.0\.prior=gaussian"),
+    (single("head", "pixelcnn"), "head=pixelcnn needs more than a single position; take head=mixture"),
+    (large(2048, "prior", "autoregressive"), r"levels\.0\.prior=autoregressive at 2048x2048 .* 126 s .* 1000 or less"),
+    (
+        large(1024, "head", "pixelcnn"),
+        "head=pixelcnn at 1024x1024 would take about 84 s .* 612 or less, or head=mixture",
+    ),
+    (large(1024, "head", "multiscale"), "head=multiscale at 1024x1024 would take about 115 s"),
 ]
 
 

@@ -14,7 +14,7 @@ LONGEST_FILE = 350
 
 # From the ground up; a module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "rng", "rank", "files", "distributions", "masks", "images", "html", "plots", "device"),
+    ("errors", "progress", "rng", "rank", "files", "distributions", "masks", "images", "html", "plots", "device"),
     ("models",),
     ("checkpoint", "data", "diagnostics", "octaves"),
     ("pipeline", "inputs", "completions", "crop", "train", "export"),

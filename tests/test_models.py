@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from autoregression import tiny
 from torch import Tensor, nn
 
 from manyfill.distributions import Gaussian, kl
@@ -43,6 +44,8 @@ VARIANTS = {
     "tan2017": PRESETS["tan2017"],
     "separate": TINY.model_copy(update={"extractor": "separate"}),
     "no borders": TINY.model_copy(update={"border": "none"}),
+    "pixelvae": tiny("pixelcnn", priors=True),
+    "multiscale": tiny("multiscale"),
 }
 each_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
 each_preset = pytest.mark.parametrize("preset", PRESETS)

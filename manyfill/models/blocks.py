@@ -1,6 +1,6 @@
 """The few parts that every network here is built of: convolution with its initialisation, norms, blocks, resampling.
 
-Shapes: B batch, C channels, H W size.
+Shapes: B batch, C channels, H W size, R rows: positions of the whole batch.
 """
 
 import math
@@ -26,6 +26,14 @@ def conv(
     layer = nn.Conv2d(channels_in, channels_out, kernel, stride, padding)
     nn.init.normal_(layer.weight, std=gain * math.sqrt(2 / (channels_in * kernel**2)))
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def dense(channels_in: int, channels_out: int, *, gain: float = 1.0) -> nn.Linear:
+    """A layer over rows, started as `conv` is."""
+    layer = nn.Linear(channels_in, channels_out)
+    nn.init.normal_(layer.weight, std=gain * math.sqrt(2 / channels_in))
+    nn.init.zeros_(layer.bias)
     return layer
 
 
@@ -111,3 +119,14 @@ class Upsample(nn.Module):
         if self.mode == "nearest":
             return F.interpolate(h, scale_factor=self.factor, mode="nearest")
         return F.interpolate(h, scale_factor=self.factor, mode="bilinear", align_corners=False)
+
+
+def rows_at(x: Tensor, where: Tensor) -> Tensor:
+    """The rows (R, C) of maps (B, C, H, W) at the indices `where` (R,) among all B*H*W."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).index_select(0, where)
+
+
+def pasted(rows: Tensor, where: Tensor, x: Tensor) -> Tensor:
+    """The maps x (B, C, H, W) with these rows (R, C) in the places `where`."""
+    flat = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).index_copy(0, where, rows.to(x.dtype))
+    return flat.view(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)

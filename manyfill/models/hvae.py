@@ -16,7 +16,7 @@ from manyfill.models.bound import Bound, level_kl, nested_losses
 from manyfill.models.config import ModelConfig
 from manyfill.models.expectation import Expectation
 from manyfill.models.features import FeatureExtractor, Features
-from manyfill.models.heads import MixtureHead
+from manyfill.models.heads import make_head
 from manyfill.models.texture import textures
 from manyfill.models.topdown import Choose, Evidence, Step, TopDown
 
@@ -73,7 +73,7 @@ class ConditionalHVAE(nn.Module):
         self.features = FeatureExtractor(config)
         self.posterior_features = FeatureExtractor(config) if config.extractor == "separate" else None
         self.topdown = TopDown(config)
-        self.head = MixtureHead(config, config.levels[-1].width)
+        self.head = make_head(config)
         # Of each level, as calibration found it; saved with the weights it was found for.
         self.register_buffer("temperatures", torch.ones(len(config.levels)))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -16,6 +16,7 @@ from manyfill.models.blocks import Upsample, activation, blocks, conv, kernel_at
 from manyfill.models.config import LevelSpec, ModelConfig
 from manyfill.models.expectation import colour_axes
 from manyfill.models.features import Features
+from manyfill.models.latent_prior import AutoregressivePrior, IndependentPrior
 
 Choose = Callable[[int, Gaussian, Gaussian | None], Tensor]
 """`choose(level, prior, posterior) -> z` decides which latent the traversal goes on with; levels count from 0."""
@@ -33,8 +34,8 @@ COLOUR_GAINS = (1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class Step:
-    """What one level saw and chose; `mask` (B, 1, H, W) is 1 where its latents live, `canvas` (B, C, H, W) the picture
-    as drawn after it (all 0 without a canvas)."""
+    """What one level saw and chose: `prior` is of each latent given those of z before it, `mask` (B, 1, H, W) is 1
+    where its latents live, `canvas` (B, C, H, W) is the picture as drawn after it (all 0 without a canvas)."""
 
     prior: Gaussian
     posterior: Gaussian | None
@@ -95,6 +96,7 @@ class LatentBlock(nn.Module):
         self.evidence = conv(feature_width + extra, hidden, kernel)
         self.prior_out = nn.Sequential(activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1))
         self.posterior_out = nn.Sequential(activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1))
+        self.chain = AutoregressivePrior(spec.size, spec.latent, hidden) if spec.autoregressive else IndependentPrior()
         self.feed_back = conv(spec.latent, spec.width, 1, gain=gain)
         self.refine = blocks(config, spec.depth, spec.width, spec.size, gain)
         self.canvas = config.canvas
@@ -233,10 +235,11 @@ class TopDown(nn.Module):
             posterior = None
             if full is not None:
                 posterior = latent.posterior(state, full.features[size], (full.pictures[size] - canvas) * hole, prior)
+            prior = latent.chain(prior, state, hole)
             z = choose(level, prior, posterior) * hole
             h = latent.feed(h, z)
             if self.canvas:
                 canvas = canvas + latent.stroke(h, z) * hole
                 departure = canvas.clamp(-1, 1) - known.pictures[size]
-            steps.append(Step(prior, posterior, z, hole, canvas))
+            steps.append(Step(prior.given(z), posterior, z, hole, canvas))
         return h, canvas, steps

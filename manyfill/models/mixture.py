@@ -1,0 +1,68 @@
+"""The factorised head: the hole's pixels are independent given the top-down path's state.
+
+Shapes: B batch, C picture channels, H W size, R hole pixels of the whole batch, K mixture components.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from manyfill.distributions import LogisticMixture
+from manyfill.models.blocks import activation, pasted, rows_at
+from manyfill.models.config import ModelConfig
+
+
+class MixtureHead(nn.Module):
+    """Pixels independent given h: a mixture of discretised logistics each, worked out at hole pixels only."""
+
+    bins = 256
+
+    def __init__(self, config: ModelConfig, width: int) -> None:
+        super().__init__()
+        self.channels, self.mixtures = config.channels, config.mixtures
+        self.pairs = config.channels * (config.channels - 1) // 2 if config.couple_channels else 0
+        self.split = [1, config.channels, config.channels, self.pairs]
+        self.active = activation(config)
+        self.project = nn.Linear(width, sum(self.split) * config.mixtures)
+        nn.init.normal_(self.project.weight, std=0.1 * width**-0.5)
+        nn.init.zeros_(self.project.bias)
+        with torch.no_grad():
+            _, means, log_scales, _ = self.project.bias.view(-1, config.mixtures).split(self.split)
+            means[0] = torch.linspace(-0.6, 0.6, config.mixtures) if config.mixtures > 1 else 0.0
+            log_scales.fill_(-2.0)
+
+    def log_prob(self, h: Tensor, canvas: Tensor, x: Tensor, m: Tensor) -> Tensor:
+        """As `Head`."""
+        where = m.flatten().nonzero()[:, 0]
+        mixture = self.mixture(self.project(self.active(rows_at(h, where))), rows_at(canvas, where))
+        return per_picture(mixture.log_prob(rows_at(x, where)), where, m)
+
+    def sample(
+        self, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor, noise: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """As `Head`."""
+        where = m.flatten().nonzero()[:, 0]
+        mixture = self.mixture(self.project(self.active(rows_at(h, where))), rows_at(canvas, where))
+        drawn = mixture.sample(*self.uniform(m, noise).split([self.mixtures, self.channels], 1))
+        return pasted(drawn, where, known), pasted(mixture.mean(), where, known)
+
+    def mixture(self, raw: Tensor, base: Tensor) -> LogisticMixture:
+        """The distribution of R pixels from raw parameters (R, ...), with means counted from `base` (R, C)."""
+        raw = raw.float().view(len(raw), sum(self.split), self.mixtures)
+        logits, means, log_scales, couplings = raw.split(self.split, 1)
+        coupled = torch.tanh(couplings) if self.pairs else None
+        return LogisticMixture(logits[:, 0], means + base[..., None], log_scales.clamp(min=-7.0), coupled, self.bins)
+
+    def uniform(self, m: Tensor, noise: Sequence[torch.Generator]) -> Tensor:
+        """Uniform noise (R, K + C) on (0, 1) for the hole's pixels in the order of reading."""
+        counts = [int(count) for count in m.flatten(1).sum(1)]
+        # One generator per picture, so that a fill does not depend on which others are drawn with it.
+        each = [torch.rand(n, self.mixtures + self.channels, generator=g) for n, g in zip(counts, noise, strict=True)]
+        return torch.cat(each).clamp(1e-7, 1 - 1e-7).to(m.device)
+
+
+def per_picture(values: Tensor, where: Tensor, m: Tensor) -> Tensor:
+    """The sums (B,) over each picture's rows (R,)."""
+    flat = torch.zeros(m.numel(), device=m.device).index_put((where,), values)
+    return flat.view(len(m), -1).sum(1)

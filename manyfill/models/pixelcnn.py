@@ -1,0 +1,78 @@
+"""The PixelCNN head: p(x_i | x_<i, h, x_K), pixel after pixel over the hole.
+
+van den Oord et al. (2016), arXiv:1601.06759 and 1606.05328, with the mixture of discretised logistics and the channel
+autoregression of PixelCNN++ (Salimans et al. 2017). Known pixels are given, so they are seen from all sides.
+
+Shapes: B batch, C picture channels, S the model's size, R hole pixels of the whole batch, K mixture components.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from manyfill.models.blocks import conv, pasted
+from manyfill.models.causal import CausalNetwork, Order, Rows, skewed
+from manyfill.models.config import ModelConfig
+from manyfill.models.mixture import MixtureHead, per_picture
+
+WIDTH, DEPTH = 64, 2
+ERROR_GAIN = 4.0  # what the canvas lacks is a fraction of a picture's range
+
+
+class PixelCNNHead(MixtureHead):
+    """The factorised head's parameters, moved by what the pixels drawn before tell."""
+
+    what = "pixels"
+
+    def __init__(self, config: ModelConfig, width: int) -> None:
+        super().__init__(config, width)
+        # h, the canvas, the known pixels and where they are: unmasked, for nothing of them depends on the hole's.
+        self.surround = conv(width + 2 * config.channels + 1, WIDTH)
+        outputs = self.project.out_features
+        self.network = CausalNetwork(self.order(config.size), 2 * config.channels, WIDTH, outputs, WIDTH, DEPTH)
+
+    @staticmethod
+    def order(size: int) -> Order:
+        """The order in which the pixels are drawn."""
+        return skewed(size)
+
+    def log_prob(self, h: Tensor, canvas: Tensor, x: Tensor, m: Tensor) -> Tensor:
+        """As `Head`."""
+        rows = self.network.rows(m)
+        pixels, base = rows.take(x), rows.take(canvas)
+        raw = self.network(rows, _told(pixels, base), self.context(rows, h, canvas, x * (1 - m), m))
+        mixture = self.mixture(self.project(self.active(rows.take(h))) + raw, base)
+        return per_picture(mixture.log_prob(pixels), rows.where, m)
+
+    def sample(
+        self, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor, noise: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """As `Head`."""
+        rows = self.network.rows(m)
+        context, first, base = (
+            self.context(rows, h, canvas, known, m),
+            self.project(self.active(rows.take(h))),
+            rows.take(canvas),
+        )
+        component, value = self.uniform(m, noise)[rows.rank].split([self.mixtures, self.channels], 1)
+        drawn, mean = torch.zeros_like(value), torch.zeros_like(value)
+
+        def choose(now: slice, raw: Tensor) -> Tensor:
+            mixture = self.mixture(first[now] + raw, base[now])
+            drawn[now], mean[now] = mixture.sample(component[now], value[now]), mixture.mean()
+            return _told(drawn[now], base[now])
+
+        self.network.draw(rows, context, choose, self.what)
+        return pasted(drawn, rows.where, known), pasted(mean, rows.where, known)
+
+    def context(self, rows: Rows, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor) -> Tensor:
+        """What each pixel is told (R, W) that does not depend on the hole's pixels."""
+        around = torch.cat([self.active(h), canvas, known * (1 - m), m], 1)
+        return F.silu(rows.take(self.surround(around)))
+
+
+def _told(pixels: Tensor, base: Tensor) -> Tensor:
+    """What the network is told of pixels (R, C): themselves, and what the canvas lacked there."""
+    return torch.cat([pixels, ERROR_GAIN * (pixels - base)], 1)
