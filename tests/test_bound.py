@@ -62,8 +62,8 @@ class Coarse(Level):
     def prior(self, state: Tensor) -> Gaussian:
         return Gaussian(torch.zeros_like(state), torch.full_like(state, S1))
 
-    def posterior(self, _state: Tensor, features: Tensor, _error: Tensor, _prior: Gaussian) -> Gaussian:
-        x = features.view(-1, 1, SIDE, SIDE)
+    def posterior(self, _state: Tensor, recalled: Tensor, _error: Tensor, _prior: Gaussian) -> Gaussian:
+        x = recalled.view(-1, 1, SIDE, SIDE)
         precision = 1 / S1**2 + (self.hole * G**2 / V).sum()
         return self.spoilt((self.hole * G * x / V).sum((2, 3), keepdim=True) / precision, precision)
 
@@ -77,9 +77,9 @@ class Fine(Level):
     def prior(self, state: Tensor) -> Gaussian:
         return Gaussian(A * state, torch.full_like(state, S2))
 
-    def posterior(self, state: Tensor, features: Tensor, _error: Tensor, _prior: Gaussian) -> Gaussian:
+    def posterior(self, state: Tensor, recalled: Tensor, _error: Tensor, _prior: Gaussian) -> Gaussian:
         precision = 1 / S2**2 + B**2 / SX**2
-        return self.spoilt((A * state / S2**2 + B * features / SX**2) / precision, precision)
+        return self.spoilt((A * state / S2**2 + B * recalled / SX**2) / precision, precision)
 
     def feed(self, _h: Tensor, z: Tensor) -> Tensor:
         return B * z
@@ -116,7 +116,7 @@ def posterior_draws(walk: TopDown, hole: Tensor, replicates: int, x: Tensor = X,
     whole = x.expand(replicates, 1, SIDE, SIDE)
     blank = {size: torch.zeros(replicates, 1, size, size, dtype=x.dtype) for size in (1, SIDE)}
     known = Evidence(blank, blank)
-    full = Evidence({1: whole.reshape(replicates, N, 1, 1), SIDE: whole}, blank)
+    full = Evidence({0: whole.reshape(replicates, N, 1, 1), 1: whole}, blank)
     masks = {1: torch.ones_like(blank[1]), SIDE: hole.expand_as(whole)}
 
     def draw(k: int) -> tuple[Tensor, list[Step]]:

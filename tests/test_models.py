@@ -248,7 +248,7 @@ def test_no_prior_can_see_the_hole(config: ModelConfig) -> None:
     with model.topdown.register_forward_hook(lambda *call: walked.append(call[-1])):
         model.fill(known, noises(2))
     ((h, canvas, steps),) = walked
-    told = [*known.evidence.features.values(), *known.evidence.pictures.values(), h, canvas]
+    told = [*known.evidence.recalled.values(), *known.evidence.pictures.values(), h, canvas]
     told += [part for step in steps for part in (step.prior.mean, step.prior.std)]
     weighted = [(tensor * torch.randn(tensor.shape, generator=noise)).sum() for tensor in told]
     (seen,) = torch.autograd.grad(torch.stack(weighted).sum(), x)

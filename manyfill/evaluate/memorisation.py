@@ -93,7 +93,9 @@ def _features(filler: Filler, x: Tensor) -> Tensor:
     """The extractor's map of about FEATURE_SIZE a side of whole pictures."""
     size = min((stage.size for stage in filler.model.config.stages), key=lambda size: abs(size - FEATURE_SIZE))
     with autocast(filler.device):
-        return filler.model.encode(x.to(filler.device), torch.zeros_like(x[:, :1])).full.features[size].float().cpu()
+        x = x.to(filler.device)
+        nothing_missing, no_guide = torch.zeros_like(x[:, :1]), torch.zeros_like(x)
+        return filler.model.features(x, nothing_missing, no_guide, x.new_zeros(len(x)))[size].float().cpu()
 
 
 def _check(

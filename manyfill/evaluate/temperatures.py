@@ -1,7 +1,8 @@
 """Calibration: the temperature of every level, fitted so that the fills' intervals cover what they say.
 
 First each level takes the width that its posteriors really have around the prior (`prior_misfit`); then one factor for
-all levels is found by the secant rule, so that the central 90 % interval covers 90 % on average over kinds of holes.
+all levels is found by the secant rule, so that the kinds of holes whose central 90 % intervals cover most and least lie
+equally far from 90 %.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,8 @@ def fit(filler: Filler, kinds: Sequence[Cases], seed: int, workers: int = 1) -> 
     with Crew(workers, _Trial(filler, kinds, seed)) as crew:
         for _ in range(TRIES):
             covered = _coverage(crew, shape * np.exp(step))
-            tried.append((step, float(np.mean(list(covered.values()))) - nominal(LEVEL, SAMPLES), covered))
+            middle = (min(covered.values()) + max(covered.values())) / 2
+            tried.append((step, middle - nominal(LEVEL, SAMPLES), covered))
             if abs(tried[-1][1]) < NEAR:
                 break
             step = _next(tried)

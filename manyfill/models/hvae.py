@@ -106,7 +106,7 @@ class ConditionalHVAE(nn.Module):
         completed = self._completed(blanked, m, guide, guide_present)
         of_known, of_whole = self._both(completed, x, m, guide, guide_present)
         known = self._known(blanked, completed, m, of_known)
-        return Seen(x, known, Evidence(of_whole, self._pooled(x)))
+        return Seen(x, known, Evidence(self.topdown.recall_full(of_whole), self._pooled(x)))
 
     def _both(self, completed: Tensor, x: Tensor, m: Tensor, guide: Tensor, present: Tensor) -> tuple[Features, ...]:
         """Features of the completed and of the whole picture."""
@@ -181,7 +181,7 @@ class ConditionalHVAE(nn.Module):
 
     def _known(self, blanked: Tensor, completed: Tensor, m: Tensor, features: Features) -> Known:
         pictures, missing = self._pooled(completed), self._pooled(m)
-        recalled = self.topdown.recall(features, textures(pictures, missing) if self.config.canvas else {})
+        recalled = self.topdown.recall_known(features, textures(pictures, missing) if self.config.canvas else {})
         return Known(blanked, m, Evidence(recalled, pictures), missing)
 
     def _pooled(self, x: Tensor) -> dict[int, Tensor]:

@@ -89,11 +89,11 @@ class LatentBlock(nn.Module):
         self.residual = config.posterior == "residual"
         self.bounded, self.softplus = config.bounded, config.scale == "softplus"
         hidden = max(spec.width // 2, spec.latent)
-        extra = config.channels if config.canvas else 0
+        self.parts = [feature_width, config.channels if config.canvas else 0]
         kernel = kernel_at(spec.size)
         self.prepare = blocks(config, spec.lead, spec.width, spec.size, gain)
         self.state = conv(spec.width, hidden, kernel)
-        self.evidence = conv(feature_width + extra, hidden, kernel)
+        self.evidence = conv(sum(self.parts), hidden, kernel)
         self.prior_out = nn.Sequential(activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1))
         self.posterior_out = nn.Sequential(activation(config), conv(hidden, 2 * spec.latent, 1, gain=0.1))
         self.chain = AutoregressivePrior(spec.size, spec.latent, hidden) if spec.autoregressive else IndependentPrior()
@@ -120,14 +120,25 @@ class LatentBlock(nn.Module):
         """From `state`, the convolved top-down state (B, hidden, H, W), which prior and posterior share."""
         return self._gaussian(*_halves(self.prior_out(state)))
 
-    def posterior(self, state: Tensor, features: Tensor, error: Tensor, prior: Gaussian) -> Gaussian:
+    def recall(self, features: Tensor) -> Tensor:
+        """What the whole picture's features (B, C, H, W) tell the posterior (B, hidden, H, W)."""
+        return self._told(features, 0, self.evidence.bias)
+
+    def posterior(self, state: Tensor, recalled: Tensor, error: Tensor, prior: Gaussian) -> Gaussian:
         """As an offset from the prior (Vahdat & Kautz 2020, section 3.2), or on its own."""
-        seen = torch.cat([features, error.to(features.dtype)], 1) if self.canvas else features
-        mean, raw = _halves(self.posterior_out(state + self.evidence(seen)))
+        seen = state + recalled
+        if self.canvas:
+            seen = seen + self._told(error, 1)
+        mean, raw = _halves(self.posterior_out(seen))
         if self.canvas:
             mean = mean + self.code(error).float()
         own = self._gaussian(mean, raw)
         return Gaussian(prior.mean + own.mean, prior.std * own.std) if self.residual else own
+
+    def _told(self, evidence: Tensor, part: int, bias: Tensor | None = None) -> Tensor:
+        # One convolution of features and error, side by side, whose part for the features all samples share.
+        weight = self.evidence.weight.split(self.parts, 1)[part]
+        return F.conv2d(evidence, weight, bias, padding=self.evidence.padding)
 
     def _gaussian(self, mean: Tensor, raw: Tensor) -> Gaussian:
         """Of a deviation that is 1 where `raw` is 0."""
@@ -155,18 +166,18 @@ def _halves(h: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is told of a picture at every size (B, C, size, size): its features, and the picture itself.
+    """What is told of a picture, worked out once for all samples: what its features add, and itself at every size.
 
-    The known side tells of the picture with its hole as expected: its features as `TopDown.recall` gives them. The full
-    side gives them as the extractor does.
+    On the known side, where the hole is as expected, features add to the state on entering each size (by size); on the
+    full side they add to what each level's posterior sees (by level).
     """
 
-    features: Features
+    recalled: dict[int, Tensor]
     pictures: dict[int, Tensor]
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Evidence":
         """The same with every tensor changed."""
-        return Evidence(*({size: change(t) for size, t in maps.items()} for maps in (self.features, self.pictures)))
+        return Evidence(*({size: change(t) for size, t in maps.items()} for maps in (self.recalled, self.pictures)))
 
 
 class TopDown(nn.Module):
@@ -191,12 +202,17 @@ class TopDown(nn.Module):
                     self.ups[str(spec.size)] = Upsample(config, before.width, spec.width, spec.size // before.size)
             self.blocks.append(LatentBlock(config, spec, widths[spec.size], gain))
 
-    def recall(self, features: Features, textures: dict[int, Tensor]) -> Features:
-        """What the known picture's features and textures add to the state on entering each size, for all its fills."""
+    def recall_known(self, features: Features, textures: dict[int, Tensor]) -> dict[int, Tensor]:
+        """What the known picture's features and textures add to the state on entering each size."""
         return {
             size: self.borders[str(size)].recall(features[size], textures.get(size))  # type: ignore[operator]
             for size in map(int, self.borders)
         }
+
+    def recall_full(self, features: Features) -> dict[int, Tensor]:
+        """What the whole picture's features tell the posterior of each level."""
+        levels = enumerate(zip(self.specs, self.blocks, strict=True))
+        return {level: block.recall(features[spec.size]) for level, (spec, block) in levels}  # type: ignore[operator]
 
     def forward(
         self, known: Evidence, full: Evidence | None, missing: dict[int, Tensor], choose: Choose
@@ -221,8 +237,8 @@ class TopDown(nn.Module):
                     # What the known pixels lead one to expect, and in the missing part of every cell also what the
                     # coarser levels drew beyond that.
                     canvas = known.pictures[size] + canvas
-                if size in known.features:
-                    h = self.borders[str(size)](h, known.features[size], canvas)
+                if size in known.recalled:
+                    h = self.borders[str(size)](h, known.recalled[size], canvas)
                 h = latent.prepare(h)
                 if self.canvas:
                     # What the known side lets one expect is drawn before any latent codes the error that is left.
@@ -234,7 +250,7 @@ class TopDown(nn.Module):
             prior = latent.prior(state)
             posterior = None
             if full is not None:
-                posterior = latent.posterior(state, full.features[size], (full.pictures[size] - canvas) * hole, prior)
+                posterior = latent.posterior(state, full.recalled[level], (full.pictures[size] - canvas) * hole, prior)
             prior = latent.chain(prior, state, hole)
             z = choose(level, prior, posterior) * hole
             h = latent.feed(h, z)
