@@ -36,6 +36,7 @@ from speed import BATCH, training_step
 from manyfill.data import Batch, StreamConfig, TrainingSamples, batches, open_source
 from manyfill.data.pack import Packer, Packing
 from manyfill.data.pictures import PictureFiles
+from manyfill.device import processors
 from manyfill.errors import ConfigError
 from manyfill.images import resize
 from manyfill.models.hvae import ConditionalHVAE
@@ -236,7 +237,7 @@ def main() -> None:
     training = per_processor.pop(TRAINING)
     record = {
         "machine": machine(),
-        "processors": len(os.sched_getaffinity(0)),  # that this process may use
+        "processors": processors(),
         "load": os.getloadavg()[1],  # over the last five minutes, this benchmark included
         "preset": args.preset,
         "rates": rates,
