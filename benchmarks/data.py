@@ -14,11 +14,10 @@ import itertools
 import os
 import tarfile
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
-from common import check_writable, machine, model_named, run, write_json
+from common import check_writable, clock, machine, model_named, resident, run, watched, write_json
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -50,18 +49,6 @@ PER_SHARD = 10_000
 WARM_UP = 2_000
 TRAINING = "training step"
 Rates = dict[str, dict[str, float]]
-
-
-def clock() -> tuple[float, float]:
-    """Seconds on the wall, and of the processors for this process and its children that have ended."""
-    times = os.times()
-    return time.perf_counter(), times.user + times.system + times.children_user + times.children_system
-
-
-def resident(pid: int | str = "self", what: str = "VmRSS") -> float:
-    """MiB that a process holds in memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 # ---------------------------------------------------------------------------------------------------- throughput
@@ -143,18 +130,6 @@ def many(folder: Path, pictures: int) -> Path:
     for number in range(1, pictures // PER_SHARD):
         os.link(first, folder / f"shard-{number:06d}.tar")
     return folder
-
-
-@contextmanager
-def watched(record: dict[str, float]) -> Iterator[None]:
-    """Note what the block takes: seconds, and by how many MiB memory grows, at its peak and to stay."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    held, before = resident(), clock()
-    yield
-    wall, processor = (b - a for a, b in zip(before, clock(), strict=True))
-    record |= {"seconds": wall, "processor_seconds": processor}
-    record |= {"peak_mib": resident(what="VmHWM") - held, "held_mib": resident() - held}
 
 
 def indexing(folder: Path) -> tuple[PictureFiles, dict[str, Any]]:

@@ -224,7 +224,7 @@ def png_bytes(pixels: np.ndarray) -> bytes:
     np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
     packer = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
     header = struct.pack(">2I5B", width, height, 8, PNG_COLOUR_TYPES[channels], 0, 0, 0)
-    chunks = (b"IHDR" + header, b"IDAT" + packer.compress(rows) + packer.flush(), b"IEND")
+    chunks = (b"IHDR" + header, b"IDAT" + packer.compress(rows.data) + packer.flush(), b"IEND")
     framed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
     return PNG_SIGNATURE + b"".join(framed)
 
