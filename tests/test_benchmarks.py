@@ -125,13 +125,14 @@ def test_fill_many_is_held_against_the_model_on_the_same_batches(
 
 
 def test_bulk_shares_are_of_medians(monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = {"model.fill": 10.0, "model.encode_known and fill": 8.0, "fill-many": 7.6}
+    rates = {"model.fill": (10.0, 5.0), "model.encode_known and fill": (8.0, 4.0), "fill-many": (7.6, 3.0)}
     monkeypatch.setattr(bulk, "own_rates", lambda *_: dict.fromkeys(list(rates)[:2]))
     monkeypatch.setattr(bulk, "bulk_rate", lambda *_: None)
     monkeypatch.setattr(bulk, "measure", lambda tasks, rounds: {name: rates[name] for name in tasks})
     record = bulk.compare(cast(Filler, None), cast(bulk.Job, None), 1)
-    assert record["share_of_model_fill"] == pytest.approx(0.76)
-    assert record["share_of_encode_known_and_fill"] == pytest.approx(0.95)
+    assert record["per_second"]["share_of_model_fill"] == pytest.approx(0.76)
+    assert record["per_second"]["share_of_encode_known_and_fill"] == pytest.approx(0.95)
+    assert record["per_processor_second"]["share_of_model_fill"] == pytest.approx(0.6)
 
 
 # ------------------------------------------------------------------------------------------------------------- memory
