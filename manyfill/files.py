@@ -17,7 +17,8 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be made a folder ({refusal(error, path)}); choose a writable place") from None
+        reason = refusal(error, path)
+        raise OutputError(f"{path}: cannot be made a folder ({reason}); choose a writable place") from None
     return path
 
 

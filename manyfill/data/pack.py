@@ -157,7 +157,8 @@ class Packer:
                 manifest.flush()
                 os.fsync(manifest.fileno())
         except OSError as error:
-            raise OutputError(f"{self.out / MANIFEST}: cannot be written ({refusal(error, self.out)}); free space") from None
+            path = self.out / MANIFEST
+            raise OutputError(f"{path}: cannot be written ({refusal(error, path)}); free space") from None
 
     def _finish(self, done: list[dict[str, Any]]) -> Packed:
         skipped = [Skipped(*row) for line in done for row in line["skipped"]]
