@@ -5,7 +5,8 @@
 Pictures of scikit-image's astronaut, each another part of it, are written to a temporary folder with a drawn mask each.
 The model's own rate is that of `model.fill` alone, and of reading the known part before it, on batches of the size that
 fill-many uses, in the same process and threads. It is measured in rounds that take turns with fill-many, so that a
-machine's moods fall on both alike; a rate is the median over its rounds. Ray is measured once, with its start-up and
+machine's moods fall on both alike; a rate is the median over its rounds. Where others use the machine too, the rates
+per second of processor time are the ones to compare. Ray is measured once, with its start-up and
 from its first picture to its last without it, next to as many processes by RANK and WORLD_SIZE, whose start counts too.
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
-from common import check_writable, label, machine, run, write_json
+from common import check_writable, clock, label, machine, run, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -91,16 +92,15 @@ def bulk_rate(filler: Filler, job: Job) -> Callable[[], int]:
     return fill
 
 
-def measure(tasks: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
-    """Median fills per second of each task; they take turns."""
-    rates: dict[str, list[float]] = {name: [] for name in tasks}
+def measure(tasks: dict[str, Callable[[], int]], rounds: int) -> dict[str, tuple[float, float]]:
+    """Median fills of each task per second and per second of processor time; they take turns."""
+    rates: dict[str, list[np.ndarray]] = {name: [] for name in tasks}
     for each in range(rounds + 1):
         for name, task in tasks.items():
-            start = time.perf_counter()
-            count = task()
+            before, count = np.array(clock()), task()
             if each:  # the first round warms up
-                rates[name].append(count / (time.perf_counter() - start))
-    return {name: float(np.median(values)) for name, values in rates.items()}
+                rates[name].append(count / (clock() - before))
+    return {name: tuple(np.median(values, 0).tolist()) for name, values in rates.items()}
 
 
 def elapsed(rows: Iterator[Row]) -> dict[str, float]:
@@ -152,22 +152,25 @@ def in_ranks(job: Job, size: int) -> dict[str, float]:
 
 def compare(filler: Filler, job: Job, rounds: int) -> dict[str, Any]:
     """Rates of the model and of fill-many, and the shares that this benchmark is about."""
-    rates = measure({**own_rates(filler, job), "fill-many": bulk_rate(filler, job)}, rounds)
-    own, whole, many = rates.values()
-    return {
-        "fills_per_second": rates,
-        "share_of_model_fill": many / own,
-        "share_of_encode_known_and_fill": many / whole,
-    }
+    measured = measure({**own_rates(filler, job), "fill-many": bulk_rate(filler, job)}, rounds)
+    record: dict[str, Any] = {}
+    for place, of in enumerate(("second", "processor_second")):
+        rates = {name: both[place] for name, both in measured.items()}
+        own, whole, many = rates.values()
+        shares = {"share_of_model_fill": many / own, "share_of_encode_known_and_fill": many / whole}
+        record[f"per_{of}"] = {"fills": rates, **shares}
+    return record
 
 
 def show(record: dict[str, Any]) -> None:
     table = Table("pictures", "what", "value", title=f"{record['machine']['device']}, model {record['model']}")
     for size, row in record["sizes"].items():
-        for name, rate in row["fills_per_second"].items():
-            table.add_row(size, f"{name}, fills/s", f"{rate:.1f}")
-        for share in ("share_of_model_fill", "share_of_encode_known_and_fill"):
-            table.add_row(size, share.replace("_", " "), f"{row[share]:.3f}")
+        for of, rates in row.items():
+            what = of.replace("_", " ")
+            for name, rate in rates["fills"].items():
+                table.add_row(size, f"{name}, fills {what}", f"{rate:.1f}")
+            for share in ("share_of_model_fill", "share_of_encode_known_and_fill"):
+                table.add_row(size, f"{share.replace('_', ' ')}, {what}", f"{rates[share]:.3f}")
     for way in ("ray", "ranks"):
         for name, value in record.get(way, {}).items():
             table.add_row(next(iter(record["sizes"])), f"{way}: {name.replace('_', ' ')}", f"{value:.1f}")

@@ -1,9 +1,12 @@
-"""What both benchmarks share: the model asked for, a word on the machine, the JSON record."""
+"""What the benchmarks share: the model asked for, a word on the machine, its clock and memory, the JSON record."""
 
 import json
+import os
 import platform
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,30 @@ def _cpu_name() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
+
+
+def clock() -> tuple[float, float]:
+    """Seconds on the wall, and of the processors for this process and its children that have ended."""
+    times = os.times()
+    return time.perf_counter(), times.user + times.system + times.children_user + times.children_system
+
+
+def resident(pid: int | str = "self", what: str = "VmRSS") -> float:
+    """MiB that a process holds in memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+
+@contextmanager
+def watched(record: dict[str, float]) -> Iterator[None]:
+    """Note what the block takes: seconds, and by how many MiB memory grows, at its peak and to stay."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    held, before = resident(), clock()
+    yield
+    wall, processor = (b - a for a, b in zip(before, clock(), strict=True))
+    record |= {"seconds": wall, "processor_seconds": processor}
+    record |= {"peak_mib": resident(what="VmHWM") - held, "held_mib": resident() - held}
 
 
 def check_writable(path: Path | None) -> None:

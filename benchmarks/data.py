@@ -14,11 +14,10 @@ import itertools
 import os
 import tarfile
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
-from common import check_writable, machine, model_named, run, write_json
+from common import check_writable, clock, machine, model_named, resident, run, watched, write_json
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -36,6 +35,7 @@ from speed import BATCH, training_step
 from manyfill.data import Batch, StreamConfig, TrainingSamples, batches, open_source
 from manyfill.data.pack import Packer, Packing
 from manyfill.data.pictures import PictureFiles
+from manyfill.device import processors
 from manyfill.errors import ConfigError
 from manyfill.images import resize
 from manyfill.models.hvae import ConditionalHVAE
@@ -49,18 +49,6 @@ PER_SHARD = 10_000
 WARM_UP = 2_000
 TRAINING = "training step"
 Rates = dict[str, dict[str, float]]
-
-
-def clock() -> tuple[float, float]:
-    """Seconds on the wall, and of the processors for this process and its children that have ended."""
-    times = os.times()
-    return time.perf_counter(), times.user + times.system + times.children_user + times.children_system
-
-
-def resident(pid: int | str = "self", what: str = "VmRSS") -> float:
-    """MiB that a process holds in memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 # ---------------------------------------------------------------------------------------------------- throughput
@@ -144,18 +132,6 @@ def many(folder: Path, pictures: int) -> Path:
     return folder
 
 
-@contextmanager
-def watched(record: dict[str, float]) -> Iterator[None]:
-    """Note what the block takes: seconds, and by how many MiB memory grows, at its peak and to stay."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    held, before = resident(), clock()
-    yield
-    wall, processor = (b - a for a, b in zip(before, clock(), strict=True))
-    record |= {"seconds": wall, "processor_seconds": processor}
-    record |= {"peak_mib": resident(what="VmHWM") - held, "held_mib": resident() - held}
-
-
 def indexing(folder: Path) -> tuple[PictureFiles, dict[str, Any]]:
     """Open a set whose shards have no index yet, and again now that they have one."""
     assert not any(folder.glob("*.index"))
@@ -236,7 +212,7 @@ def main() -> None:
     training = per_processor.pop(TRAINING)
     record = {
         "machine": machine(),
-        "processors": len(os.sched_getaffinity(0)),  # that this process may use
+        "processors": processors(),
         "load": os.getloadavg()[1],  # over the last five minutes, this benchmark included
         "preset": args.preset,
         "rates": rates,

@@ -22,7 +22,7 @@ class Box(NamedTuple):
             np.clip(np.arange(start, start + self.side), 0, length - 1)
             for start, length in zip((self.top, self.left), array.shape, strict=False)
         )
-        return array[np.ix_(rows, columns)]
+        return array.take(rows, 0).take(columns, 1)
 
     def inside(self, height: int, width: int) -> tuple[slice, slice]:
         """The part of the square that lies on an (H, W) picture, in the picture's coordinates."""
@@ -74,7 +74,8 @@ def paste(pixels: np.ndarray, hole: np.ndarray, box: Box, fill: np.ndarray) -> n
         slice(part.start - start, part.stop - start) for part, start in zip(inside, (box.top, box.left), strict=True)
     )
     out = pixels.copy()
-    out[inside] = np.where(hole[inside][..., None], fill[rows, columns], pixels[inside])
+    # A mask of every channel: spreading one over them takes ten times as long as copying.
+    np.copyto(out[inside], fill[rows, columns], where=hole[inside][..., None].repeat(out.shape[2], -1))
     return out
 
 

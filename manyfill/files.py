@@ -17,7 +17,8 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be made a folder ({error.strerror}); choose a writable place") from None
+        reason = refusal(error, path)
+        raise OutputError(f"{path}: cannot be made a folder ({reason}); choose a writable place") from None
     return path
 
 
@@ -36,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         file = (folder / ".lock").open("a")
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
+        raise OutputError(f"{folder}: cannot be written ({refusal(error, folder)}); choose another place") from None
     with file:
         _lock(file, folder)
         yield
@@ -75,7 +76,7 @@ def save_folder(path: Path, files: Mapping[str, bytes], scratch: Path) -> None:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
-        reason = error.strerror or error
+        reason = refusal(error, path)
         raise OutputError(f"{path}: cannot be written ({reason}); choose a writable place with free space") from None
 
 

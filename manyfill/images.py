@@ -5,6 +5,7 @@ Legend: H height, W width, C channels (1 grey, 3 RGB). Pixels are numpy uint8 (H
 
 import io
 import os
+import struct
 import threading
 import warnings
 import zlib
@@ -24,8 +25,7 @@ from manyfill.files import save_bytes
 
 ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 DEFAULT_MAX_PIXELS = 40_000_000
-# zlib's strategy for PNG: a photograph is as small as with PIL's own settings, in a quarter of the time.
-COMPRESSION = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+PNG_SIGNATURE, PNG_COLOUR_TYPES, FILTER_UP = b"\x89PNG\r\n\x1a\n", {1: 0, 2: 4, 3: 2, 4: 6}, 2
 
 _CONVERTED = {
     "CMYK": "CMYK converted to RGB",
@@ -212,10 +212,21 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:
-    """The content of a PNG file of uint8 (H, W, C), C from 1 to 4 (2 and 4 have alpha)."""
-    encoded = io.BytesIO()
-    _to_pil(pixels).save(encoded, "PNG", **COMPRESSION)
-    return encoded.getvalue()
+    """The content of a PNG file of uint8 (H, W, C), C from 1 to 4 (2 and 4 have alpha); ISO/IEC 15948.
+
+    Each row is told by its difference from the one above, in zlib's run-length strategy. PIL would try every filter on
+    each row: twice the time, which counts among thousands of pictures, for a photograph that is a twentieth smaller.
+    """
+    height, width, channels = pixels.shape
+    values = pixels.reshape(height, width * channels)
+    rows = np.full((height, 1 + width * channels), FILTER_UP, np.uint8)
+    rows[0, 1:] = values[0]
+    np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
+    packer = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
+    header = struct.pack(">2I5B", width, height, 8, PNG_COLOUR_TYPES[channels], 0, 0, 0)
+    chunks = (b"IHDR" + header, b"IDAT" + packer.compress(rows.data) + packer.flush(), b"IEND")
+    framed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    return PNG_SIGNATURE + b"".join(framed)
 
 
 # ------------------------------------------------------------------------------------------------ for the eyes

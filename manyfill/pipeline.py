@@ -26,6 +26,7 @@ from manyfill.rng import generator, key
 
 AT_ONCE = 16  # fills of a picture, or samples of a bound: in portions, so that memory does not grow with their number
 BOUND_SAMPLES = 16
+PART = 4096  # pixels
 EMPTY_NOTE = "the mask is empty (all black): nothing to fill, the picture is unchanged"
 TOO_FINE_NOTE = "the holes are too fine for the model's size: nothing known is left there, the fills ignore the picture"
 
@@ -169,7 +170,7 @@ class Filler:
         return Completions(
             images=images,
             mean=mean,
-            std=_spread(images, box),
+            std=_spread(images, hole),
             bound=bound,
             latents=[z.float().cpu() for z in drawn.latents] if drawn else [],
             seeds=tuple(key(sampling.seed, "fill", i) for i in range(sampling.n)),
@@ -222,20 +223,11 @@ def _joined(portions: list[tuple[Tensor, Tensor, list[Tensor]]], n: int, seconds
     return Drawn(torch.cat(fills), sum(sums) / n, [torch.cat(level) for level in zip(*latents, strict=True)], seconds)
 
 
-def _spread(images: list[np.ndarray], box: Box | None) -> np.ndarray:
+def _spread(images: list[np.ndarray], hole: np.ndarray) -> np.ndarray:
     """Standard deviation over the fills, averaged over channels, float32 (H, W); exactly 0 where all agree."""
-    height, width, channels = images[0].shape
-    std = np.zeros((height, width), np.float32)
-    if box is None:
-        return std
-    n, inside = len(images), box.inside(height, width)
-    for c in range(channels):
-        # Sums of whole numbers: exact, and never all the fills in memory once more.
-        total = np.zeros(std[inside].shape, np.uint64)
-        squares = total.copy()
-        for image in images:
-            values = image[inside][..., c].astype(np.uint16)  # holds 255**2
-            total += values
-            squares += values * values
-        std[inside] += np.sqrt(n * squares - total * total) / (n * channels)
+    std, missing = np.zeros(hole.shape, np.float32), np.flatnonzero(hole)
+    # In parts, so that never all the fills are in memory once more.
+    for part in np.split(missing, range(PART, len(missing), PART)):
+        values = np.stack([image.reshape(-1, image.shape[2]).take(part, 0) for image in images])
+        std.put(part, values.std(0).mean(-1))
     return std

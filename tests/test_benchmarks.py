@@ -1,3 +1,4 @@
+import argparse
 import sys
 from pathlib import Path
 from typing import cast
@@ -10,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import bulk
 import common
+import memory
 import speed
 
 from manyfill.completions import Completions
@@ -123,10 +125,30 @@ def test_fill_many_is_held_against_the_model_on_the_same_batches(
 
 
 def test_bulk_shares_are_of_medians(monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = {"model.fill": 10.0, "model.encode_known and fill": 8.0, "fill-many": 7.6}
+    rates = {"model.fill": (10.0, 5.0), "model.encode_known and fill": (8.0, 4.0), "fill-many": (7.6, 3.0)}
     monkeypatch.setattr(bulk, "own_rates", lambda *_: dict.fromkeys(list(rates)[:2]))
     monkeypatch.setattr(bulk, "bulk_rate", lambda *_: None)
     monkeypatch.setattr(bulk, "measure", lambda tasks, rounds: {name: rates[name] for name in tasks})
     record = bulk.compare(cast(Filler, None), cast(bulk.Job, None), 1)
-    assert record["share_of_model_fill"] == pytest.approx(0.76)
-    assert record["share_of_encode_known_and_fill"] == pytest.approx(0.95)
+    assert record["per_second"]["share_of_model_fill"] == pytest.approx(0.76)
+    assert record["per_second"]["share_of_encode_known_and_fill"] == pytest.approx(0.95)
+    assert record["per_processor_second"]["share_of_model_fill"] == pytest.approx(0.6)
+
+
+# ------------------------------------------------------------------------------------------------------------- memory
+
+
+def asked(preset: str, batch: int) -> argparse.Namespace:
+    return argparse.Namespace(preset=preset, batch=batch, precision="float32")
+
+
+def test_recomputing_is_measured_on_the_same_step() -> None:
+    plain, recomputed = (memory.step(memory.settings_of(asked("tiny32", 2), recompute)) for recompute in (False, True))
+    assert plain["loss"] == recomputed["loss"] and plain["peak_mib"] >= 0
+
+
+@pytest.mark.slow
+def test_recomputing_spares_a_quarter_of_what_a_step_of_large256_takes() -> None:
+    record = memory.compare(asked("large256", 2))
+    assert record["plain"]["loss"] == record["recomputed"]["loss"]
+    assert record["peak_mib_share"] < 0.75, record

@@ -221,6 +221,20 @@ def test_items_are_begun_ahead_of_their_use() -> None:
     assert list(items) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("spare", [True, False])
+def test_only_a_core_to_spare_lets_pictures_be_read_and_written_while_others_are_drawn(
+    model: Path, monkeypatch: pytest.MonkeyPatch, spare: bool
+) -> None:
+    order: list[str] = []
+    for kind, name in ((BulkFiller, "_read"), (manyfill.Filler, "draw"), (BulkFiller, "_finish")):
+        act = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda *a, act=act, name=name: order.append(name) or act(*a))
+    monkeypatch.setattr(bulk_fill, "leaves_a_core", lambda _: spare)
+    assert fill_many(model, "--batch", "2", "--workers", "1") == 0
+    in_turn = ["_read", "draw", "_finish"] * len(NAMES)
+    assert sorted(order) == sorted(in_turn) and (order == in_turn) != spare
+
+
 def test_an_error_ends_the_threads(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_fill, "png_bytes", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):

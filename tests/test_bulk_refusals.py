@@ -83,7 +83,7 @@ def test_a_full_disk_leaves_no_half_folder(
         return write_bytes(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    assert "No space left" in refused(capsys, model)
+    assert "out/a: cannot be written (No space left on device on the disk at /" in refused(capsys, model)
     assert pictures_below("out") == {}
 
 

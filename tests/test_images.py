@@ -18,6 +18,7 @@ from manyfill.images import (
     contact_sheet,
     heatmap,
     open_picture,
+    png_bytes,
     resize,
     save_png,
     to_pixels,
@@ -290,6 +291,15 @@ def test_saved_pixels_read_back_the_same(tmp_path: Path, channels: int) -> None:
     alpha = [] if again.alpha is None else [again.alpha[..., None]]
     assert np.array_equal(np.concatenate([again.pixels, *alpha], 2), pixels)
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 1), (300, 1, 4)])
+def test_the_smallest_pictures_are_png_files_too(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    content = io.BytesIO(png_bytes(pixels))
+    Image.open(content).verify()  # its checksums
+    with Image.open(content) as image:
+        assert image.format == "PNG" and np.array_equal(np.asarray(image).reshape(shape), pixels)
 
 
 def test_saving_twice_replaces_and_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_recipes_that_cannot_be_used_name_themselves(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_lists_the_valid_ones() -> None:
-    with pytest.raises(ConfigError, match=r"--preset base65: .*base64, base128, tan2017"):
+    with pytest.raises(ConfigError, match=r"--preset base65: .*base64, base128, large256, tan2017"):
         load(["x"], preset="base65")
 
 

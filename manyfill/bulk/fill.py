@@ -1,5 +1,8 @@
 """Many pictures through one model: several in a batch, and others read and written while the model draws.
 
+Where torch's threads take every core there is no such while: they share out each layer evenly and wait for the last
+of them, so whoever reads on one core holds up all. Pictures are then read and written between draws, on all cores.
+
 Block b holds the pictures b * P, ..., b * P + P - 1, which share a batch of the model; whoever fills a block, and after
 whatever interruption, gives the model the same batch. So the last bit of a sum does not depend on it either.
 """
@@ -18,6 +21,7 @@ from typing import Any, TypeVar
 from manyfill.bulk.job import Job
 from manyfill.bulk.pictures import Pictures
 from manyfill.completions import Completions, Timings
+from manyfill.device import leaves_a_core
 from manyfill.errors import OutputError, PictureError
 from manyfill.files import save_folder
 from manyfill.images import png_bytes
@@ -53,9 +57,10 @@ class BulkFiller:
     def fill(self, blocks: Iterable[int]) -> Iterator[Row]:
         """A row for each picture of the blocks, in order, when its fills are on the disk; raises ManyfillError."""
         pool = ThreadPoolExecutor(self.job.workers)
+        count = AHEAD if leaves_a_core(self.filler.device) else 0
         try:
-            reading = ahead(map(partial(self._start, pool), blocks), AHEAD)
-            for block in ahead(map(partial(self._draw, pool), reading), AHEAD):
+            reading = ahead(map(partial(self._start, pool), blocks), count)
+            for block in ahead(map(partial(self._draw, pool), reading), count):
                 for row in block:
                     yield row.result()
         finally:

@@ -13,7 +13,7 @@ from manyfill.bulk.fill import SKIPPED, STATUSES, Row
 from manyfill.bulk.job import Job
 from manyfill.bulk.pictures import Pictures
 from manyfill.errors import ConfigError, DataError, OutputError
-from manyfill.files import save_text
+from manyfill.files import refusal, save_text
 from manyfill.rank import Rank
 
 
@@ -100,7 +100,7 @@ class Report:
                     file.write(json.dumps(row) + "\n")
             except OSError as error:
                 raise OutputError(
-                    f"{self.path}: cannot be written ({error.strerror}); free space, then run again"
+                    f"{self.path}: cannot be written ({refusal(error, self.path)}); free space, then run again"
                 ) from None
             self.summary.add(row)
             yield row

@@ -23,7 +23,7 @@ from manyfill.data.index import shard_index
 from manyfill.data.pictures import PictureFiles
 from manyfill.data.strings import printable
 from manyfill.errors import ConfigError, DataError, OutputError, PictureError
-from manyfill.files import locked, make_folder, save_text, sweep, writing
+from manyfill.files import locked, make_folder, refusal, save_text, sweep, writing
 from manyfill.images import DEFAULT_MAX_PIXELS, Picture, resize
 
 MANIFEST, REPORT = "shards.jsonl", "skipped.tsv"
@@ -157,7 +157,8 @@ class Packer:
                 manifest.flush()
                 os.fsync(manifest.fileno())
         except OSError as error:
-            raise OutputError(f"{self.out / MANIFEST}: cannot be written ({error.strerror}); free space") from None
+            path = self.out / MANIFEST
+            raise OutputError(f"{path}: cannot be written ({refusal(error, path)}); free space") from None
 
     def _finish(self, done: list[dict[str, Any]]) -> Packed:
         skipped = [Skipped(*row) for line in done for row in line["skipped"]]

@@ -183,6 +183,24 @@ PRESETS: dict[str, ModelConfig] = {
         ),
         kinds=24,
     ),
+    # For GPUs: 44 million parameters. `train.recompute` and `train.accumulate` fit it into less memory.
+    "large256": ModelConfig(
+        size=256,
+        stages=_stages(
+            *((256, 32, 0), (128, 48, 1), (64, 96, 1), (32, 160, 1)),
+            *((16, 256, 2), (8, 384, 2), (4, 384, 1), (1, 384, 1)),
+        ),
+        levels=_levels(
+            (1, 1, 384, 16, 0),
+            (1, 4, 384, 16, 1),
+            (2, 8, 384, 16, 1),
+            (3, 16, 256, 16, 1),
+            (3, 32, 160, 16, 1),
+            (2, 64, 96, 12, 1),
+            (2, 128, 48, 8, 0),
+            (2, 256, 32, 4, 0),
+        ),
+    ),
     # The 2017 project: 3x3 convolutions of 4 to 128 maps with 2x2 max-pooling, a dense top of 512, seven latent levels.
     "tan2017": ModelConfig(
         size=64,

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -15,13 +15,22 @@ from manyfill.data import Batch
 from manyfill.device import autocast
 from manyfill.models.blocks import ResidualBlock
 from manyfill.models.bound import Bound
+from manyfill.models.heads import MixtureHead
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.topdown import LatentBlock
 from manyfill.train.batchnorm import synchronise
 from manyfill.train.distributed import Ranks, share
 from manyfill.train.noise import dropped, posterior_noise
 from manyfill.train.optim import spectral_norms
 from manyfill.train.settings import Settings
 from manyfill.train.tally import Tally
+
+RECOMPUTED: dict[type[nn.Module], Sequence[str]] = {
+    ResidualBlock: ["forward"],
+    LatentBlock: ["prior", "posterior", "stroke"],
+    MixtureHead: ["log_prob"],
+}
+"""Methods that `train.recompute` calls a second time on the way back, by kind of module."""
 
 
 class Engine:
@@ -128,8 +137,8 @@ def restore(model: nn.Module, buffers: list[Tensor]) -> None:
 
 
 def _recompute(model: ConditionalHVAE) -> None:
-    """Keep no activation within a residual block or the pixel distribution, but work it out again on the way back."""
-    for block in (module for module in model.modules() if isinstance(module, ResidualBlock)):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-    head = model.head
-    head.log_prob = partial(checkpoint, head.log_prob, use_reentrant=False)  # type: ignore[method-assign]
+    """Keep no activation within a block or a distribution, but work it out again on the way back."""
+    for part in model.modules():
+        for kind, names in RECOMPUTED.items():
+            for name in names if isinstance(part, kind) else ():
+                setattr(part, name, partial(checkpoint, getattr(part, name), use_reentrant=False))

@@ -1,6 +1,6 @@
 """Validation pictures for a data set that comes without: one in twenty, held back from training."""
 
-from collections.abc import Sequence
+import numpy as np
 
 from manyfill.data import Example, Source
 from manyfill.errors import DataError
@@ -11,19 +11,19 @@ MOST = 512
 
 
 class Part:
-    """Some pictures of a source, by index."""
+    """Some pictures of a source, by index: int64 (N,)."""
 
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
         self.source, self.indices = source, indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Example:
-        return self.source[self.indices[index]]
+        return self.source[int(self.indices[index])]
 
     def name(self, index: int) -> str:
-        return self.source.name(self.indices[index])
+        return self.source.name(int(self.indices[index]))
 
 
 def split(source: Source, seed: int) -> tuple[Part, Part]:
@@ -31,6 +31,6 @@ def split(source: Source, seed: int) -> tuple[Part, Part]:
     count = len(source)
     if count < 2:
         raise DataError("DATA: holds one picture only; give more, or name validation pictures with --val")
-    order = numpy_generator(seed, "held out").permutation(count).tolist()
+    order = numpy_generator(seed, "held out").permutation(count)
     held = min(MOST, max(1, count // SHARE))
-    return Part(source, sorted(order[held:])), Part(source, sorted(order[:held]))
+    return Part(source, np.sort(order[held:])), Part(source, np.sort(order[:held]))
