@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -238,13 +239,14 @@ def stored(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 @contextmanager
 def turn(lock: Path | None) -> Iterator[None]:
-    """Hold a file's lock, if one is named."""
+    """Hold a file's lock, if one is named, and then let those have it who wait for it."""
     if lock is None:
         yield
         return
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    time.sleep(1)
 
 
 def settings_of(cell: Cell, pictures: tuple[str, str]) -> Settings:
