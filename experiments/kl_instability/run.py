@@ -135,8 +135,11 @@ def plot(records: list[dict[str, Any]]) -> "Figure":
             rates = sorted({record["rate"] for record in own})
             shares = [exploded(part) / len(part) for part in (chosen(own, rate=rate) for rate in rates)]
             # A little apart, or lines at 0 would hide each other.
-            shifted = [share + 0.01 * number for share in shares]
-            panel.plot(rates, shifted, "o-" if number < 10 else "o--", markersize=3, label=design)
+            shifted = [share + 0.005 * number for share in shares]
+            if own:
+                panel.plot(
+                    rates, shifted, "o-" if number < 10 else "o--", markersize=3, color=f"C{number}", label=design
+                )
         panel.set_xscale("log")
         panel.set_ylim(-0.05, 1.15)
         panel.set_title(f"{count} levels", fontsize=9)
