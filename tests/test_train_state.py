@@ -29,13 +29,13 @@ def corrupt(directory: Path) -> None:
 # --------------------------------------------------------------------------------------------------------- it goes on
 
 
-@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("setting", ["norm=none", "norm=batch", "dropout=0.2"])
 def test_resumed_is_uninterrupted_bit_for_bit(
-    norm: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setting: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "STEPS_BETWEEN_LOGS", 4)  # so that the stop falls in the middle of one
     rhythm = ["train.validate_every=5", "train.checkpoint_every=4", "train.warmup_steps=3", "train.kl_warmup=0.5"]
-    settings = tiny(photos, *rhythm, f"model.norm={norm}", steps=12)
+    settings = tiny(photos, *rhythm, f"model.{setting}", steps=12)
     run(settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
         stop_at(patch, 6)

@@ -10,20 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common import (
-    PLAIN,
-    Cell,
-    Table,
-    arguments,
-    chosen,
-    hierarchy,
-    prepared,
-    publish,
-    run_grid,
-    script,
-    steady,
-    wilson,
-)
+from grid import PLAIN, SEVEN, Cell, Finished, Table, chosen, conduct, hierarchy, steady, wilson
 
 from manyfill.plots import panels
 from manyfill.train.log import Record
@@ -32,12 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEPS, SEEDS = 300, 3
-RATES = (1e-3, 3e-3, 1e-2)
+# In the order of how much they tell, for a grid that is not finished.
+RATES: tuple[float, ...] = (3e-3, 1e-2, 1e-3)
 LEVELS = {
+    7: SEVEN,
     3: (1, 8, 32),
-    5: (1, 4, 8, 16, 32),
-    7: (1, 4, 8, 8, 16, 16, 32),
     12: (1, 1, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32),
+    5: (1, 4, 8, 16, 32),
 }
 UNCODED = 8.0  # bits: what a value costs that is written down without any model
 NO_SKIPPING = {"train.skip_factor": 1e9}
@@ -60,9 +48,8 @@ DESIGNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def cells(quick: bool) -> list[Cell]:
-    seeds, designs, levels, rates = range(SEEDS), list(DESIGNS), list(LEVELS), RATES
-    if quick:
-        seeds, designs, levels, rates = range(1), designs[:2], [3], RATES[-1:]
+    seeds, designs = range(1 if quick else SEEDS), list(DESIGNS)[: 2 if quick else None]
+    levels, rates = list(LEVELS)[: 1 if quick else None], RATES[: 1 if quick else None]
     return [
         Cell(
             {"design": design, "levels": count, "rate": rate, "seed": seed},
@@ -71,20 +58,20 @@ def cells(quick: bool) -> list[Cell]:
             | {"train.learning_rate": rate, "train.schedule": "constant", "train.warmup_steps": 0}
             | DESIGNS[design][1],
         )
-        for seed, design, count, rate in product(seeds, designs, levels, rates)
+        for seed, rate, count, design in product(seeds, rates, levels, designs)
     ]
 
 
-def measure(_: Path, log: list[Record]) -> dict[str, Any]:
+def measure(run: Finished) -> dict[str, Any]:
     """Whether and when the KL exploded, how high it got, and whether the averaged weights are of any use."""
-    train = [record for record in log if record["kind"] == "train"]
+    train = [record for record in run.log if record["kind"] == "train"]
     cost = [kl_of(record) for record in train]
     exploded = [
         record["step"]
         for record, kl in zip(train, cost, strict=True)
         if kl is None or kl > UNCODED or record["broken_steps"]
     ]
-    bound = log[-1]["bits_per_dim"]
+    bound = run.log[-1]["bits_per_dim"]
     return {
         "exploded": bool(exploded),
         "by_step": exploded[0] if exploded else None,
@@ -148,8 +135,11 @@ def plot(records: list[dict[str, Any]]) -> "Figure":
             rates = sorted({record["rate"] for record in own})
             shares = [exploded(part) / len(part) for part in (chosen(own, rate=rate) for rate in rates)]
             # A little apart, or lines at 0 would hide each other.
-            shifted = [share + 0.01 * number for share in shares]
-            panel.plot(rates, shifted, "o-" if number < 10 else "o--", markersize=3, label=design)
+            shifted = [share + 0.005 * number for share in shares]
+            if own:
+                panel.plot(
+                    rates, shifted, "o-" if number < 10 else "o--", markersize=3, color=f"C{number}", label=design
+                )
         panel.set_xscale("log")
         panel.set_ylim(-0.05, 1.15)
         panel.set_title(f"{count} levels", fontsize=9)
@@ -160,13 +150,5 @@ def plot(records: list[dict[str, Any]]) -> "Figure":
     return figure
 
 
-def main() -> None:
-    options = arguments(__doc__ or "")
-    pictures = prepared(options, 64, 16, 32) if options.quick else prepared(options, 4000, 256, 32)
-    records = run_grid(options, "kl_instability", cells(options.quick), pictures, measure)
-    if records:
-        publish(options, __file__, records, table(records), plot(records))
-
-
 if __name__ == "__main__":
-    script(main)
+    conduct(__file__, __doc__ or "", cells, measure, table, plot)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Factors = dict[str, Any]
-Table = tuple[Sequence[str], list[Sequence[str]]]
-START, END = "<!-- table -->", "<!-- /table -->"
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+START, END = "<!-- figures -->", "<!-- /figures -->"
 # The 2017 project's design but for its batch norm, and without what was added here since to keep latents in check.
 PLAIN: dict[str, Any] = {
     "norm": "none",
@@ -52,20 +52,42 @@ PLAIN: dict[str, Any] = {
     "couple_channels": False,
     "guide": False,
 }
+NORMED = PLAIN | {"norm": "batch", "scale": "softplus", "bounded": True}  # trains safely at all rates used here
+VALIDATION = 256  # pictures
+SEVEN = (1, 4, 8, 8, 16, 16, 32)  # sizes of latent levels, coarse to fine
 # By size: channels, latent channels. A fifth of a million parameters or less, so that a step takes some 30 ms.
 WIDTHS = {32: (12, 4), 16: (16, 4), 8: (24, 8), 4: (24, 8), 1: (32, 16)}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run: what tells it from the others, and its settings by their dotted names."""
+    """One training run: what tells it from the others, its settings by their dotted names, how many pictures it has."""
 
     factors: Factors
     settings: dict[str, Any]
+    pictures: int = 4000
 
     @property
     def name(self) -> str:
         return "-".join(f"{value:g}" if isinstance(value, float) else str(value) for value in self.factors.values())
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run to be measured: its folder and log, and the folders of its pictures."""
+
+    out: Path
+    log: list[Record]
+    training: str
+    validation: str
+    quick: bool
+
+    @property
+    def model(self) -> Path:
+        return self.out / "model"
+
+
+Measure = Callable[[Finished], dict[str, Any]]
 
 
 def hierarchy(sizes: Sequence[int], **model: Any) -> dict[str, Any]:
@@ -107,10 +129,24 @@ def arguments(description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def script(main: Callable[[], None]) -> None:
-    """Run a script's `main`; what a user can mend becomes one line and exit code 2."""
+def conduct(
+    script: str,
+    description: str,
+    cells: Callable[[bool], Iterable[Cell]],
+    measure: Measure,
+    table: Callable[[list[dict[str, Any]]], Table],
+    plot: Callable[[list[dict[str, Any]]], "Figure"],
+    size: int = 32,
+) -> None:
+    """A script's `main`, given `cells` (whether only the quick ones) and what is made of them, on pictures of `size`.
+
+    What a user can mend becomes one line and exit code 2.
+    """
+    options, home = arguments(description), Path(script).parent
     try:
-        main()
+        records = run_grid(options, home.name, cells(options.quick), measure, size)
+        if records:
+            publish(options, home, records, table(records), plot(records))
     except ManyfillError as error:
         print("error:", error, file=sys.stderr)
         sys.exit(2)
@@ -160,16 +196,17 @@ def run_grid(
     options: argparse.Namespace,
     experiment: str,
     cells: Iterable[Cell],
-    pictures: tuple[str, str],
-    measure: Callable[[Path, list[Record]], dict[str, Any]],
+    measure: Measure,
+    size: int,
 ) -> list[dict[str, Any]]:
     """The records of all cells finished so far, after running those that are not (see --cells).
 
-    `measure` takes a finished run's folder and its log to the figures that are kept; the run itself is then removed.
+    `measure` says which figures of a finished run are kept; the run itself is then removed.
     """
     runs, left = make_folder(options.runs / experiment), options.cells
     records, missing = [], 0
     for cell in cells:
+        pictures = prepared(options, *((64, 16) if options.quick else (cell.pictures, VALIDATION)), size)
         settings = settings_of(cell, pictures)
         # Where the pictures lie on this machine is no part of what is measured.
         own = settings.model_dump(mode="json", exclude={"data": {"paths", "validation"}})
@@ -183,7 +220,10 @@ def run_grid(
             with turn(options.lock):
                 record = stored(path, own)  # another process may have been quicker
                 if record is None:
-                    record = cell.factors | run_cell(runs / cell.name, settings, measure)
+                    log = run_cell(settings, runs / cell.name)
+                    finished = Finished(runs / cell.name, log, *pictures, options.quick)
+                    record = cell.factors | measure(finished)
+                    shutil.rmtree(finished.out)
                     save_text(path, json.dumps(record | {"settings": own}, allow_nan=False) + "\n")
                     print(cell.name, record, flush=True)
         records.append(record)
@@ -199,13 +239,14 @@ def stored(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 @contextmanager
 def turn(lock: Path | None) -> Iterator[None]:
-    """Hold a file's lock, if one is named."""
+    """Hold a file's lock, if one is named, and then let those have it who wait for it."""
     if lock is None:
         yield
         return
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    time.sleep(1)
 
 
 def settings_of(cell: Cell, pictures: tuple[str, str]) -> Settings:
@@ -221,34 +262,31 @@ def toml(value: Any) -> str:
     return f"[{', '.join(map(toml, value))}]" if isinstance(value, list | tuple) else json.dumps(value)
 
 
-def run_cell(out: Path, settings: Settings, measure: Callable[[Path, list[Record]], dict[str, Any]]) -> dict[str, Any]:
+def run_cell(settings: Settings, out: Path) -> list[Record]:
+    """Train; returns the log. What a run says goes to a file."""
     shutil.rmtree(out, ignore_errors=True)  # of a cell that was cut short
-    began = time.process_time()
     with (make_folder(out.parent) / "messages.txt").open("a") as messages, redirect_stderr(messages):
         run(settings, out)
     log = read(out / "log.jsonl")
-    if log[-1]["kind"] != "validation":  # a run that a signal stopped ends without
+    if not log or log[-1]["kind"] != "validation":  # a run that a signal stopped ends without
         raise KeyboardInterrupt
-    figures = measure(out, log) | {"processor_seconds": round(time.process_time() - began, 1)}
-    shutil.rmtree(out)
-    return figures
+    return log
 
 
 # --------------------------------------------------------------------------------------------------- what is written
 
 
 def publish(
-    options: argparse.Namespace, script: str, records: list[dict[str, Any]], table: Table, figure: "Figure"
+    options: argparse.Namespace, home: Path, records: list[dict[str, Any]], table: Table, figure: "Figure"
 ) -> None:
-    """results.json, plot.png and plot.svg beside the script, and the table in its README; with --quick in RUNS."""
-    home = Path(script).parent
+    """Write results.json and the plot to the experiment's home, and both into its README; with --quick to RUNS."""
     out = make_folder(options.runs / home.name) if options.quick else home
     lines = "".join(json.dumps(record) + ",\n" for record in records).rstrip(",\n")
     save_text(out / "results.json", f"[\n{lines}\n]\n")
     write(figure, out, "plot")
     readme = (home / "README.md").read_text(encoding="utf-8")
     before, after = readme[: readme.index(START) + len(START)], readme[readme.index(END) :]
-    save_text(out / "README.md", f"{before}\n{markdown(table)}{after}")
+    save_text(out / "README.md", f"{before}\n{markdown(table)}\n![plot](plot.svg)\n{after}")
 
 
 def markdown(table: Table) -> str:
