@@ -31,11 +31,11 @@ COARSE, FINE = {4, 8}, {16, 32}
 # By name: the sizes whose levels have autoregressive priors, and the head.
 DESIGNS: dict[str, tuple[set[int], str]] = {
     "Gaussian": (set(), "mixture"),
-    "coarse": (COARSE, "mixture"),
-    "fine": (FINE, "mixture"),
-    "all": (COARSE | FINE, "mixture"),
-    "PixelCNN head": (set(), "pixelcnn"),
     "multiscale head": (set(), "multiscale"),
+    "PixelCNN head": (set(), "pixelcnn"),
+    "fine": (FINE, "mixture"),
+    "coarse": (COARSE, "mixture"),
+    "all": (COARSE | FINE, "mixture"),
     "all and PixelCNN": (COARSE | FINE, "pixelcnn"),
 }
 
