@@ -46,8 +46,8 @@ class Order:
 def skewed(size: int) -> Order:
     """The order of a PixelCNN, left to right and top to bottom, in 3 * size - 2 stages instead of size squared.
 
-    Position (r, c) has stage c + 2 r: its neighbours to the left, above, and above to the right are earlier, and no
-    path through them leads to another position of its stage.
+    Position (r, c) has stage c + 2 r: its neighbours to the left, above, and above to the right are earlier. What lies
+    two columns or more to the right for each row above, which reading order would show too, it does not see.
     """
     line = torch.arange(size)
     return Order(line + 2 * line[:, None], torch.ones(size, size, dtype=torch.long))

@@ -51,21 +51,18 @@ class PixelCNNHead(MixtureHead):
     ) -> tuple[Tensor, Tensor]:
         """As `Head`."""
         rows = self.network.rows(m)
-        context, first, base = (
-            self.context(rows, h, canvas, known, m),
-            self.project(self.active(rows.take(h))),
-            rows.take(canvas),
-        )
+        base, own = rows.take(canvas), self.project(self.active(rows.take(h))).float()
         component, value = self.uniform(m, noise)[rows.rank].split([self.mixtures, self.channels], 1)
-        drawn, mean = torch.zeros_like(value), torch.zeros_like(value)
+        raw, pixels = torch.zeros_like(own), torch.zeros_like(value)
 
-        def choose(now: slice, raw: Tensor) -> Tensor:
-            mixture = self.mixture(first[now] + raw, base[now])
-            drawn[now], mean[now] = mixture.sample(component[now], value[now]), mixture.mean()
-            return _told(drawn[now], base[now])
+        def choose(now: slice, told: Tensor) -> Tensor:
+            raw[now] = own[now] + told
+            pixels[now] = self.mixture(raw[now], base[now]).sample(component[now], value[now])
+            return _told(pixels[now], base[now])
 
-        self.network.draw(rows, context, choose, self.what)
-        return pasted(drawn, rows.where, known), pasted(mean, rows.where, known)
+        self.network.draw(rows, self.context(rows, h, canvas, known, m), choose, self.what)
+        mean = self.mixture(raw, base).mean()
+        return pasted(pixels, rows.where, known), pasted(mean, rows.where, known)
 
     def context(self, rows: Rows, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor) -> Tensor:
         """What each pixel is told (R, W) that does not depend on the hole's pixels."""

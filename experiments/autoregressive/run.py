@@ -1,0 +1,176 @@
+"""Do autoregressive priors and heads close the fine levels' gap, and what do they cost: the remedies named in 2017.
+
+python experiments/autoregressive/run.py --pictures TRAIN --validation VAL
+
+Small 32x32 models that differ in nothing but these parts, after the same number of steps.
+"""
+
+import sys
+from pathlib import Path
+from time import process_time
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch
+from common import Cell, Table, arguments, hierarchy, prepared, publish, run_grid, script, steady
+
+from manyfill.evaluate.run import Evaluation, Request
+from manyfill.models.pixelcnn import PixelCNNHead
+from manyfill.pipeline import Filler
+from manyfill.rng import generator
+from manyfill.train.log import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STEPS, SIZES = 300, (1, 4, 8, 8, 16, 16, 32)
+FILLS, PICTURES, BOUND_SAMPLES = 16, 32, 2
+COARSE, FINE = {4, 8}, {16, 32}
+# By name: the sizes whose levels have autoregressive priors, and the head.
+DESIGNS: dict[str, tuple[set[int], str]] = {
+    "Gaussian": (set(), "mixture"),
+    "multiscale head": (set(), "multiscale"),
+    "PixelCNN head": (set(), "pixelcnn"),
+    "fine": (FINE, "mixture"),
+    "coarse": (COARSE, "mixture"),
+    "all": (COARSE | FINE, "mixture"),
+    "all and PixelCNN": (COARSE | FINE, "pixelcnn"),
+}
+
+
+def cells(quick: bool) -> list[Cell]:
+    steps = 4 if quick else STEPS
+    return [Cell({"design": name}, design(*parts) | steady(steps)) for name, parts in DESIGNS.items()]
+
+
+def design(autoregressive: set[int], head: str) -> dict[str, Any]:
+    settings = hierarchy(SIZES, head=head)
+    levels = settings["model.levels"]
+    chained = [level | {"prior": "autoregressive"} if level["size"] in autoregressive else level for level in levels]
+    return settings | {"model.levels": chained, "train.batch_size": 16}
+
+
+def measured(validation: str) -> Any:
+    """What is kept of a run: its log's last figures, and those of its fills of some validation pictures."""
+
+    def measure(out: Path, log: list[Record]) -> dict[str, Any]:
+        last = {
+            kind: next(record for record in reversed(log) if record["kind"] == kind) for kind in ("train", "validation")
+        }
+        filler = Filler.from_pretrained(out / "model")
+        model = filler.model
+        evaluation = Evaluation(
+            Request(
+                models={"it": filler},
+                data=(Path(validation),),
+                masks="centre",
+                samples=FILLS,
+                bound_samples=BOUND_SAMPLES,
+                limit=PICTURES,
+                baselines=(),
+            ),
+            out / "evaluation",
+        )
+        evaluation.check()
+        with evaluation.claimed():
+            evaluation.run(lambda numbers, _: iter(numbers))
+        rows = evaluation.rows("it", "centre")
+        fills = {
+            name: float(np.mean([row[name] for row in rows])) for name in ("crps", "energy", "psnr_best", "psnr_mean")
+        }
+        levels = range(1, len(model.config.levels) + 1)
+        return {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            **{f"{kind}_bits": last[kind]["bits_per_dim"] for kind in last},
+            **{f"{kind}_pixel_bits": last[kind]["pixel_bits"] for kind in last},
+            **{f"{kind}_kl": [last[kind][f"kl_{level:02d}"] for level in levels] for kind in last},
+            **fills,
+            **cost(filler),
+        }
+
+    return measure
+
+
+@torch.inference_mode()
+def cost(filler: Filler) -> dict[str, float]:
+    """Processor seconds of 8 fills of one centre hole, and the passes that the head and the levels' priors take."""
+    model, size = filler.model, filler.model.config.size
+    x, m = torch.zeros(1, model.config.channels, size, size), torch.zeros(1, 1, size, size)
+    m[..., size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
+    spent = []
+    for _ in range(5):
+        began = process_time()
+        model.fill(model.encode_known(x, m), [generator(0, "fill", i) for i in range(8)])
+        spent.append(process_time() - began)
+    head = len(model.head.network.rows(m).ends) if isinstance(model.head, PixelCNNHead) else 1
+    holes = {level.size: size // level.size for level in model.config.levels}
+    stages = 0
+    for level, block in zip(model.config.levels, model.topdown.blocks, strict=True):
+        pooled = torch.nn.functional.max_pool2d(m, holes[level.size])
+        stages += len(block.chain.network.rows(pooled).ends) if level.autoregressive else 1
+    return {"fill_seconds": sorted(spent)[2], "head_passes": head, "prior_passes": stages}
+
+
+def table(records: list[dict[str, Any]]) -> Table:
+    head = ["design", "parameters", "train, bits/dim", "validation", "pixels", "KL coarse", "KL fine", "fine gap"]
+    head += ["CRPS", "energy", "best of 16, dB", "passes: priors, head", "ms per 8 fills", "training, processor s"]
+    rows = []
+    fine = [level for level, size in enumerate(SIZES) if size in FINE]
+    for record in records:
+        kl, train_kl = record["validation_kl"], record["train_kl"]
+        part, train_part = sum(kl[level] for level in fine), sum(train_kl[level] for level in fine)
+        rows.append(
+            [
+                record["design"],
+                f"{record['parameters']:,}",
+                f"{record['train_bits']:.3f}",
+                f"{record['validation_bits']:.3f}",
+                f"{record['validation_pixel_bits']:.3f}",
+                f"{sum(kl) - part:.3f}",
+                f"{part:.3f}",
+                f"{part - train_part:+.3f}",
+                f"{record['crps']:.2f}",
+                f"{record['energy']:.2f}",
+                f"{record['psnr_best']:.2f}",
+                f"{record['prior_passes']}, {record['head_passes']}",
+                f"{1000 * record['fill_seconds']:.0f}",
+                f"{record['processor_seconds']:.0f}",
+            ]
+        )
+    return head, rows
+
+
+def plot(records: list[dict[str, Any]]) -> "Figure":
+    """Validation bits by level and for the pixels, and the bound against the time of a fill."""
+    from manyfill.plots import panels
+
+    figure, places = panels(2, height=3.0)
+    parts, cost_of = next(places), next(places)
+    bottom = np.zeros(len(records))
+    shares = [*([record["validation_kl"][level] for record in records] for level in range(len(SIZES)))]
+    shares.append([record["validation_pixel_bits"] for record in records])
+    for share, label in zip(shares, [*(f"{size}x{size}" for size in SIZES), "pixels"], strict=True):
+        parts.bar(range(len(records)), share, bottom=bottom, label=label)
+        bottom += share
+    parts.set_xticks(range(len(records)), [record["design"] for record in records], rotation=60, fontsize=6)
+    parts.set_ylabel("validation, bits/dim", fontsize=7)
+    parts.legend(fontsize=5)
+    for record in records:
+        cost_of.plot(1000 * record["fill_seconds"], record["validation_bits"], "o", label=record["design"])
+    cost_of.set_xlabel("ms per 8 fills", fontsize=7)
+    cost_of.legend(fontsize=5)
+    return figure
+
+
+def main() -> None:
+    options = arguments(__doc__ or "")
+    pictures = prepared(options, 64, 32, 32) if options.quick else prepared(options, 4000, 256, 32)
+    records = run_grid(options, "autoregressive", cells(options.quick), pictures, measured(pictures[1]))
+    if records:
+        publish(options, __file__, records, table(records), plot(records))
+
+
+if __name__ == "__main__":
+    script(main)
