@@ -14,13 +14,16 @@ LONGEST_FILE = 350
 
 # From the ground up; a module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "rng", "rank", "files", "distributions", "masks", "images", "html", "device"),
+    (
+        *("errors", "rng", "rank", "files", "distributions", "html", "device", "spread"),
+        *("originals", "formats", "decode", "images", "encode", "masks"),
+    ),
     ("models",),
     ("checkpoint", "data", "diagnostics", "octaves"),
     ("pipeline", "inputs", "completions", "crop", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "web"),
-    ("cli", "cli_data", "demo"),
+    ("cli", "cli_data", "cli_info", "demo"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

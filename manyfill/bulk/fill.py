@@ -8,7 +8,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -20,7 +20,6 @@ from manyfill.bulk.pictures import Pictures
 from manyfill.completions import Completions, Timings
 from manyfill.errors import OutputError, PictureError
 from manyfill.files import save_folder
-from manyfill.images import png_bytes
 from manyfill.inputs import Subject
 from manyfill.pipeline import AT_ONCE, Drawn, Filler, Shown
 
@@ -93,7 +92,9 @@ class BulkFiller:
         seconds = drawn.seconds if drawn else 0.0
         spent = Timings(seconds, 0.0, case.seconds + seconds)
         completions = self.filler.complete(case.subject, case.shown, drawn, self.job.sampling, spent)
-        files = {name: png_bytes(pixels) for name, pixels in completions.files(self.job.sheets).items()}
+        encoding = self.job.encoding
+        completions = replace(completions, notes=completions.notes + encoding.notes(completions.original))
+        files = dict(completions.files(encoding, self.job.sheets))
         row = self._record(case, completions, {name: len(content) for name, content in files.items()})
         files[RECORD] = (json.dumps(row, indent=2) + "\n").encode()
         save_folder(self._folder(case.number), files, self.scratch)

@@ -25,7 +25,9 @@ class Pictures:
         self._source, self.names = _open(path)
         self.folders = folders(self.names)
         self._max_pixels = max_pixels
-        self.kind = TRANSPARENT if masks is None else ONE if masks.is_file() and is_picture(masks.name) else EACH
+        self.kind = (
+            TRANSPARENT if masks is None else ONE if masks.is_file() and is_picture(masks.name, arrays=True) else EACH
+        )
         self._mask = self._masks(masks)
 
     def __len__(self) -> int:
@@ -34,10 +36,7 @@ class Pictures:
     def read(self, number: int) -> Subject:
         """The picture with its hole; PictureError where either cannot be used."""
         picture = self._source.picture(number, self._max_pixels)
-        mask = self._mask(self.names[number])
-        if mask is None and picture.alpha is None:
-            raise PictureError(f"{picture.name}: has no transparent pixels to fill; name its mask with --masks")
-        return read(picture, mask)
+        return read(picture, self._mask(self.names[number]))
 
     def _masks(self, path: Path | None) -> Callable[[str], Picture | None]:
         """A function from a picture's name to its mask, None for its transparent pixels; raises PictureError."""
@@ -84,7 +83,7 @@ class _MaskFolder:
 
 def _open(path: Path) -> tuple[JoinedSource, list[str]]:
     """The pictures of a folder or shard, and their paths within it."""
-    source = open_source(path)
+    source = open_source(path, arrays=True)
     assert isinstance(source, JoinedSource)
     return source, [_within(source.name(number), path) for number in range(len(source))]
 

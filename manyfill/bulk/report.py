@@ -28,6 +28,8 @@ def agree(job: Job, pictures: Pictures, model: str) -> None:
         "masks": pictures.kind,
         "batch": job.batch,
         "sheets": job.sheets,
+        "format": job.encoding.format,
+        "quality": job.encoding.quality,
     }
     path = job.out / "request.json"
     try:
