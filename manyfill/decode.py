@@ -38,10 +38,10 @@ Reading = tuple[Original, tuple[str, ...]]
 """A picture as it is, and notes on what is not taken as it is."""
 
 _NOTES = {
-    "1": "black and white only, and so are the fills",
-    "P": "palette: the fills have its colours only",
+    "1": "black and white: any fill is so too",
+    "P": "palette: any fill has its colours only",
     "PA": "palette converted to RGB",
-    "CMYK": "CMYK converted to RGB for the model, and its fills back",
+    "CMYK": "CMYK: the model sees it as RGB, any fill is converted back",
     "YCbCr": "YCbCr converted to RGB",
     "La": "premultiplied alpha converted",
     "RGBa": "premultiplied alpha converted",
@@ -88,7 +88,7 @@ def decode(source: FileLike | Image.Image, label: str, max_pixels: int = DEFAULT
     kind = original.values.dtype
     return original, notes if kind in (bool, np.uint8) else (
         *notes,
-        f"{kind} values: the fills have 256 levels of them",
+        f"{kind} values: the model sees 256 levels of them",
     )
 
 

@@ -116,7 +116,10 @@ def _not_finite(original: Original) -> np.ndarray:
 def _read_mask(source: PictureLike | None, picture: Picture, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """The hole (H, W) and notes on how it was found."""
     if source is None:
-        return _own_mask(picture)
+        found = own_mask(picture)
+        if found is None:
+            raise PictureError(f"{picture.name}: has no transparent pixels to fill; name the hole with --mask")
+        return found
     name, notes = _name(source), tuple[str, ...]()
     if isinstance(source, Tensor):
         source = source.detach().cpu()
@@ -130,7 +133,7 @@ def _read_mask(source: PictureLike | None, picture: Picture, max_pixels: int) ->
         hole = from_array(source)
     else:
         white = luma(source)
-        hole, notes = white > 127, _soft(name, white, "over 127 counts as missing")
+        hole, notes = white > 127, _soft(white, "values over 127 count as missing")
     if hole.shape != picture.pixels.shape[:2]:
         found, wanted = _size(hole), _size(picture.pixels)
         turned = picture.original is not None and hole.shape == picture.original.values.shape[:2]
@@ -139,19 +142,19 @@ def _read_mask(source: PictureLike | None, picture: Picture, max_pixels: int) ->
     return hole, notes
 
 
-def _own_mask(picture: Picture) -> tuple[np.ndarray, tuple[str, ...]]:
-    """What the picture itself says is missing: transparent pixels, or values that are no numbers."""
+def own_mask(picture: Picture) -> tuple[np.ndarray, tuple[str, ...]] | None:
+    """The hole (H, W) that the picture itself tells of, transparent or not a number, and notes; None if of none."""
     if picture.alpha is not None:
-        return from_alpha(picture.alpha), _soft(picture.name, picture.alpha, "alpha under 128 counts as missing")
+        return from_alpha(picture.alpha), _soft(picture.alpha, "pixels of less than half opacity count as missing")
     if picture.original is not None and picture.original.measured and (hole := _not_finite(picture.original)).any():
         return hole, ()
-    raise PictureError(f"{picture.name}: has no transparent pixels to fill; name the hole with --mask")
+    return None
 
 
-def _soft(name: str, values: np.ndarray, rule: str) -> tuple[str, ...]:
+def _soft(values: np.ndarray, rule: str) -> tuple[str, ...]:
     """A note where a mask uint8 (H, W) has soft edges; what JPEG adds to black and white is none."""
-    between = int(((values > NEARLY) & (values < 255 - NEARLY)).sum())
-    return (f"{name}: {between:,} pixels of the mask are neither black nor white: {rule}",) if between else ()
+    between = (values > NEARLY) & (values < 255 - NEARLY)
+    return (f"the mask has soft edges: {rule}",) if between.any() else ()
 
 
 def _name(mask: PictureLike) -> str:

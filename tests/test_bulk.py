@@ -18,11 +18,11 @@ from PIL import Image
 
 import manyfill
 from manyfill import pipeline
-from manyfill.bulk import fill as bulk_fill
 from manyfill.bulk.fill import BulkFiller, ahead
 from manyfill.bulk.pictures import folders
 from manyfill.checkpoint import save_model
 from manyfill.cli import main
+from manyfill.completions import Completions
 from manyfill.errors import ConfigError, DataError
 from manyfill.images import save_png
 from manyfill.masks import draw, write_mask
@@ -47,7 +47,9 @@ def test_every_picture_is_filled_as_fill_fills_it(model: Path, capsys: pytest.Ca
         assert pictures_below(alone) == pictures_below(Path("out", name).with_suffix(""))
     record = json.loads(Path("out/sub/c/fill.json").read_text())
     assert record["picture"] == "sub/c.png" and record["status"] == "filled" and record["seed"] == 3
-    assert set(record["files"]) == {"fill-00.png", "fill-01.png", "mean.png", "std.png", "sheet.png"}
+    names = {"fill-00.png", "fill-01.png", "mean.png", "q05.png", "q50.png", "q95.png", "std.png", "sheet.png"}
+    assert set(record["files"]) == names
+    assert Path("out/sub/d/fill-01.jpg").exists(), "written as it came"
     assert record["seconds"] > 0 and record["hole_pixels"] > 0 and rows()[3] == record
 
 
@@ -222,7 +224,7 @@ def test_items_are_begun_ahead_of_their_use() -> None:
 
 
 def test_an_error_ends_the_threads(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk_fill, "png_bytes", lambda _: 1 / 0)
+    monkeypatch.setattr(Completions, "files", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fill_many(model)
 

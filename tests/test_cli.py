@@ -61,7 +61,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_fill_writes_fills_beside_the_caller(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fill", "photo.png", "--mask", "mask.png", "-n", "3", "--model", str(model)]) == 0
     folder = here / "photo-fills"
-    names = {"fill-00.png", "fill-01.png", "fill-02.png", "mean.png", "std.png", "sheet.png"}
+    names = {"fill-00.png", "fill-01.png", "fill-02.png", "mean.png", "q05.png", "q50.png", "q95.png"}
+    names |= {"std.png", "sheet.png"}
     assert {file.name for file in folder.iterdir()} == names
     for name in names - {"std.png", "sheet.png"}:
         assert np.array_equal(open_picture(folder / name).pixels[~MASK], PIXELS[~MASK])
@@ -79,7 +80,8 @@ def test_json_is_the_whole_record(model: Path, capsys: pytest.CaptureFixture[str
     assert record["hole_pixels"] == MASK.sum()
     assert record["bound"]["nats"] < 0 < record["bound"]["bits_per_dim"]
     assert record["timings"]["total"] >= record["timings"]["draw"] > 0
-    assert len(record["files"]) == 6 and all(Path(file).is_file() for file in record["files"])
+    assert record["quantiles"] == {"q05": "1 of 2", "q50": "1 of 2", "q95": "2 of 2"}
+    assert len(record["files"]) == 9 and all(Path(file).is_file() for file in record["files"])
     assert main([*common, "--out", "other"]) == 0
     assert json.loads(capsys.readouterr().out)["bound"] is None
 
@@ -104,14 +106,14 @@ def test_a_transparent_picture_needs_no_mask(model: Path) -> None:
     save_png(Path("cut.png"), np.dstack([PIXELS, np.where(MASK, 0, 255).astype(np.uint8)]))
     assert main(["fill", "cut.png", "-n", "1", "--model", str(model)]) == 0
     filled = open_picture("cut-fills/fill-00.png")
-    assert filled.alpha is None and np.array_equal(filled.pixels[~MASK], PIXELS[~MASK])
+    assert (filled.alpha == 255).all() and np.array_equal(filled.pixels[~MASK], PIXELS[~MASK])
 
 
 @pytest.mark.parametrize(
     ("name", "image", "note"),
     [
-        ("deep.png", Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257), "16-bit"),
-        ("print.jpg", Image.fromarray(PIXELS).convert("CMYK"), "CMYK"),
+        ("deep.png", Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257), "uint16"),
+        ("print.tif", Image.fromarray(PIXELS).convert("CMYK"), "CMYK"),
         ("few.png", Image.fromarray(PIXELS).convert("P"), "palette"),
     ],
 )
@@ -121,8 +123,9 @@ def test_converted_pictures_are_filled_with_a_note(
     image.save(name)
     assert main(["fill", name, "--mask", "mask.png", "-n", "1", "--model", str(model), "--out", "out"]) == 0
     assert f"note: {note}" in capsys.readouterr().out
-    read = open_picture(name).pixels
-    assert np.array_equal(open_picture("out/fill-00.png").pixels[~MASK], read[~MASK])
+    before, after = (open_picture(path).original for path in (name, Path("out/fill-00").with_suffix(Path(name).suffix)))
+    assert after.mode == before.mode and after.values.dtype == before.values.dtype
+    assert np.array_equal(after.values[~MASK], before.values[~MASK])
 
 
 # --------------------------------------------------------------------------------------------------- bad input

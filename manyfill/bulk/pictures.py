@@ -13,7 +13,7 @@ from manyfill.data.folder import is_picture
 from manyfill.data.source import JoinedSource
 from manyfill.errors import DataError, PictureError
 from manyfill.images import Picture, open_picture
-from manyfill.inputs import Subject, read
+from manyfill.inputs import Subject, own_mask, read
 
 TRANSPARENT, ONE, EACH = "transparent pixels", "one for all", "one for each"
 
@@ -36,7 +36,10 @@ class Pictures:
     def read(self, number: int) -> Subject:
         """The picture with its hole; PictureError where either cannot be used."""
         picture = self._source.picture(number, self._max_pixels)
-        return read(picture, self._mask(self.names[number]))
+        mask = self._mask(self.names[number])
+        if mask is None and own_mask(picture) is None:
+            raise PictureError(f"{picture.name}: has no transparent pixels to fill; name its mask with --masks")
+        return read(picture, mask)
 
     def _masks(self, path: Path | None) -> Callable[[str], Picture | None]:
         """A function from a picture's name to its mask, None for its transparent pixels; raises PictureError."""
