@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,8 +109,7 @@ def fill(
 
     encoding = Encoding(format, quality)
     cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
-    completions = Filler.from_pretrained(model)(photo, mask, n, seed, temperature, truth, cap)
-    completions = replace(completions, notes=completions.notes + encoding.notes(completions.original))
+    completions = Filler.from_pretrained(model)(photo, mask, n, seed, temperature, truth, cap).noted(encoding)
     out = Path(f"{photo.stem}-fills") if out is None else out
     files = completions.save(out, encoding=encoding)
     if not as_json:

@@ -6,7 +6,7 @@ Legend: H W the picture's size, C its channels (1 or 3), N fills, Z latent chann
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from manyfill.files import make_folder, save_bytes
 from manyfill.images import contact_sheet, heatmap, png_bytes
 from manyfill.models.bound import bits_per_dim
 from manyfill.originals import Original
-from manyfill.spread import PROBABILITIES, quantiles, rank
+from manyfill.quantiles import PROBABILITIES, few_note, quantiles, rank
 
 SMALLEST_TILE, LARGEST_TILE, FEWEST_COLUMNS = 192, 320, 4
 
@@ -108,6 +108,10 @@ class Completions:
             "timings": asdict(self.timings),
             "notes": list(self.notes),
         }
+
+    def noted(self, encoding: Encoding) -> "Completions":
+        """The same, with notes on what its files do not keep, and on which of few fills their quantiles are."""
+        return replace(self, notes=(*self.notes, *encoding.notes(self.original), *few_note(len(self.images))))
 
     def save(
         self, directory: str | os.PathLike[str], *, sheet: bool = True, encoding: Encoding | None = None

@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 
 from manyfill.errors import ConfigError, OutputError
-from manyfill.formats import kept_chunks, npy, png_16, tiff, with_chunks
-from manyfill.images import COMPRESSION
+from manyfill.formats import kept_chunks, npy, png, tiff, with_chunks
 from manyfill.originals import Metadata, Original, plain
 
 SUFFIXES = {
@@ -101,10 +100,10 @@ class Encoding:
                 return npy(original, values)
             case "TIFF":
                 return tiff(original, values)
-            case "PNG" if values.dtype == np.uint16:
-                return with_chunks(png_16(values), _png_chunks(metadata))
             case "PNG":
-                return with_chunks(_pil(original, values, target, **COMPRESSION), _png_chunks(metadata))
+                # PIL has palettes and single bits.
+                content = _pil(original, values, target) if original.mode in ("1", "P") else png(values)
+                return with_chunks(content, _png_chunks(metadata))
             case "JPEG" | "WEBP":
                 options = {"exif": metadata.exif or b"", "icc_profile": metadata.icc, "xmp": metadata.xmp or b""}
                 options |= self._jpeg(metadata) if target == "JPEG" else self._webp(original)

@@ -5,6 +5,7 @@ Legend: h w the stored size, C channels. Values are (h, w, C) of the file's own 
 
 import io
 import logging
+import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ Admit = Callable[[int, int], None]
 """`admit(width, height)` raises PictureError for a picture that is too large."""
 
 # PNG chunks that tell how to show a picture or what is known of it, whatever its pixels; eXIf is written anew.
+_FILTER_UP = 2
 _KEPT_CHUNKS = b"cHRM cICP gAMA iCCP iTXt mDCV cLLI pHYs sBIT sRGB tEXt zTXt".split()
 # TIFF tags that describe how a file is laid out or point into it; the resolution and orientation are written anew.
 _LAYOUT_TAGS = {
@@ -78,16 +80,22 @@ def declared_rgba(stream: BinaryIO) -> BinaryIO:
     return io.BytesIO(png[:8] + _chunk(b"IHDR", header) + png[33:])
 
 
-def png_16(values: np.ndarray) -> bytes:
-    """A PNG file of uint16 (h, w, 1 to 4), each row told by its difference to the one above; PNG (3rd ed.) 9.2."""
+def png(values: np.ndarray) -> bytes:
+    """A PNG file of uint8 or uint16 (h, w, C), C from 1 to 4 (2 and 4 have alpha); ISO/IEC 15948.
+
+    Each row is told by its difference from the one above, in zlib's run-length strategy. PIL would try every filter on
+    each row: twice the time, which counts among thousands of pictures, for a photograph that is a twentieth smaller.
+    """
     height, width, channels = values.shape
-    rows = values.astype(">u2").view(np.uint8).reshape(height, -1)
-    filtered = np.full((height, rows.shape[1] + 1), 2, np.uint8)  # filter type 2: up
-    filtered[0, 1:], filtered[1:, 1:] = rows[0], rows[1:] - rows[:-1]
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, colour_type, 0, 0, 0])
-    data = zlib.compress(filtered.data, 3)
-    return PNG_MAGIC + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+    stored = np.ascontiguousarray(values, values.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
+    rows = np.full((height, 1 + stored.shape[1]), _FILTER_UP, np.uint8)
+    rows[0, 1:] = stored[0]
+    np.subtract(stored[1:], stored[:-1], out=rows[1:, 1:])
+    packer = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
+    depth, colour_type = 8 * values.dtype.itemsize, {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = _chunk(b"IHDR", struct.pack(">2I5B", width, height, depth, colour_type, 0, 0, 0))
+    data = _chunk(b"IDAT", packer.compress(rows.data) + packer.flush())
+    return PNG_MAGIC + header + data + _chunk(b"IEND", b"")
 
 
 # ----------------------------------------------------------------------------------------------------------------- TIFF

@@ -116,10 +116,10 @@ def _not_finite(original: Original) -> np.ndarray:
 def _read_mask(source: PictureLike | None, picture: Picture, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """The hole (H, W) and notes on how it was found."""
     if source is None:
-        found = own_mask(picture)
-        if found is None:
+        own = own_mask(picture)
+        if own is None:
             raise PictureError(f"{picture.name}: has no transparent pixels to fill; name the hole with --mask")
-        return found
+        return own
     name, notes = _name(source), tuple[str, ...]()
     if isinstance(source, Tensor):
         source = source.detach().cpu()

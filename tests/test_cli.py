@@ -128,6 +128,38 @@ def test_converted_pictures_are_filled_with_a_note(
     assert np.array_equal(after.values[~MASK], before.values[~MASK])
 
 
+def test_files_come_back_in_their_own_format_or_another(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(PIXELS).save("photo.jpg", quality=70)
+    fill = ["fill", "photo.jpg", "--mask", "mask.png", "-n", "2", "--model", str(model)]
+    assert main(fill) == 0
+    shown = capsys.readouterr().out
+    assert "note: JPEG is lossy" in shown and "note: of 2 fills q05, q50 and q95 are values 1, 1 and 2" in shown
+    pictures = ("fill-00", "fill-01", "mean", "q05", "q50", "q95")
+    names = {f"{name}.jpg" for name in pictures} | {"std.png", "sheet.png"}
+    assert {file.name for file in Path("photo-fills").iterdir()} == names
+    assert main([*fill, "--format", "png", "--out", "png"]) == 0
+    assert "lossy" not in capsys.readouterr().out
+    read = open_picture("photo.jpg").pixels
+    assert all(np.array_equal(open_picture(f"png/{name}.png").pixels[~MASK], read[~MASK]) for name in pictures)
+    sizes = []
+    for quality in ("20", "95"):
+        assert main([*fill, "--quality", quality, "--out", quality]) == 0
+        sizes.append(Path(quality, "fill-00.jpg").stat().st_size)
+    assert sizes[0] < sizes[1] / 2
+
+
+def test_measurements_keep_their_unit(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = (PIXELS[..., 0] / 7 + 300).astype(np.float32)
+    values[MASK] = np.nan
+    np.save("kelvin.npy", values)
+    assert main(["fill", "kelvin.npy", "-n", "2", "--model", str(model), "--out", "out"]) == 0
+    assert "float32 values" in capsys.readouterr().out
+    filled = np.load("out/fill-01.npy")
+    assert filled.dtype == np.float32 and np.array_equal(filled[~MASK], values[~MASK])
+    assert filled[MASK].min() >= 300 and filled[MASK].max() <= 337
+    assert np.load("out/std.npy").shape == MASK.shape
+
+
 # --------------------------------------------------------------------------------------------------- bad input
 
 
@@ -171,6 +203,9 @@ def test_bad_flags_are_refused_by_name(model: Path, capsys: pytest.CaptureFixtur
     fill = ["fill", "photo.png", "--mask", "mask.png", "--model", str(model)]
     assert "--max-pixels" in refused(capsys, *fill, "--max-pixels", "100")
     assert "-n 0" in refused(capsys, *fill, "-n", "0")
+    assert "--format gif" in refused(capsys, *fill, "--format", "gif")
+    assert "--quality 101" in refused(capsys, *fill, "--quality", "101")
+    assert not Path("photo-fills").exists()
     assert "--temperature" in refused(capsys, *fill, "--temperature", "-1")
     assert "--seed" in refused(capsys, *fill, "--seed", "abc")
     assert "--msk" in refused(capsys, *fill, "--msk", "x")

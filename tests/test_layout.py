@@ -15,7 +15,7 @@ LONGEST_FILE = 350
 # From the ground up; a module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        *("errors", "rng", "rank", "files", "distributions", "html", "device", "spread"),
+        *("errors", "rng", "rank", "files", "distributions", "html", "device", "quantiles"),
         *("originals", "formats", "decode", "images", "encode", "masks"),
     ),
     ("models",),

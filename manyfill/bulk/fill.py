@@ -8,7 +8,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -92,9 +92,8 @@ class BulkFiller:
         seconds = drawn.seconds if drawn else 0.0
         spent = Timings(seconds, 0.0, case.seconds + seconds)
         completions = self.filler.complete(case.subject, case.shown, drawn, self.job.sampling, spent)
-        encoding = self.job.encoding
-        completions = replace(completions, notes=completions.notes + encoding.notes(completions.original))
-        files = dict(completions.files(encoding, self.job.sheets))
+        completions = completions.noted(self.job.encoding)
+        files = dict(completions.files(self.job.encoding, self.job.sheets))
         row = self._record(case, completions, {name: len(content) for name, content in files.items()})
         files[RECORD] = (json.dumps(row, indent=2) + "\n").encode()
         save_folder(self._folder(case.number), files, self.scratch)

@@ -21,6 +21,14 @@ def rank(probability: float, n: int) -> int:
     return max(1, math.ceil(probability * n - 1e-9))
 
 
+def few_note(n: int) -> tuple[str, ...]:
+    """What to say of the quantiles of so few fills that the outer two are the extremes."""
+    low, middle, high = (rank(probability, n) for probability in PROBABILITIES.values())
+    if n == 1 or low > 1:
+        return ()
+    return (f"of {n} fills q05, q50 and q95 are values {low}, {middle} and {high} in order, pixel by pixel",)
+
+
 def quantiles(images: Sequence[np.ndarray], mask: np.ndarray) -> dict[str, np.ndarray]:
     """The pictures of PROBABILITIES, uint8 (H, W, C) each, by channel; known pixels are as in every fill."""
     ranks = {name: rank(probability, len(images)) - 1 for name, probability in PROBABILITIES.items()}
