@@ -109,9 +109,10 @@ class Completions:
             "notes": list(self.notes),
         }
 
-    def noted(self, encoding: Encoding) -> "Completions":
+    def noted(self, encoding: Encoding, with_quantiles: bool = True) -> "Completions":
         """The same, with notes on what its files do not keep, and on which of few fills their quantiles are."""
-        return replace(self, notes=(*self.notes, *encoding.notes(self.original), *few_note(len(self.images))))
+        few = few_note(len(self.images)) if with_quantiles else ()
+        return replace(self, notes=(*self.notes, *encoding.notes(self.original), *few))
 
     def save(
         self, directory: str | os.PathLike[str], *, sheet: bool = True, encoding: Encoding | None = None
@@ -122,12 +123,14 @@ class Completions:
         """
         folder = make_folder(Path(directory))
         paths = []
-        for name, content in self.files(encoding or Encoding(), sheet):
+        for name, content in self.files(encoding or Encoding(), sheet=sheet):
             save_bytes(folder / name, content)
             paths.append(folder / name)
         return paths
 
-    def files(self, encoding: Encoding, sheet: bool) -> Iterator[tuple[str, bytes]]:
+    def files(
+        self, encoding: Encoding, *, sheet: bool = True, with_quantiles: bool = True
+    ) -> Iterator[tuple[str, bytes]]:
         """Names and contents of fill-00, fill-01, ..., mean, q05, q50 and q95, std.png and sheet.png.
 
         The first ones are files like the picture's own, or as `encoding` says. The quantiles are the fills' own values
@@ -136,9 +139,10 @@ class Completions:
         """
         named = {f"fill-{i:02d}": image for i, image in enumerate(self.images)} | {"mean": self.mean}
         suffix = encoding.suffix(self.original)
-        for pictures in (named, quantiles(self.images, self.mask)):
-            for name, pixels in pictures.items():
-                yield name + suffix, encoding.encode(self.original, pixels, self.mask)
+        if with_quantiles:
+            named |= quantiles(self.images, self.mask)
+        for name, pixels in named.items():
+            yield name + suffix, encoding.encode(self.original, pixels, self.mask)
         yield "std.png", png_bytes(self.uncertainty())
         if self.original.measured:
             std = self.original.in_own_units(self.std)[..., None]

@@ -193,6 +193,8 @@ def read(kind: Kind, content: bytes) -> np.ndarray:
             back = {5: 5, 6: 8, 7: 7, 8: 6}.get(facts(content)["orientation"], facts(content)["orientation"])
             return UPRIGHT[back](array if array.ndim == 3 else array[..., None])  # PIL has turned it
     image = Image.open(io.BytesIO(content))
+    if (kind.format, kind.mode, image.mode) == ("webp", "RGBA", "RGB"):  # an alpha channel without a use is not stored
+        image = image.convert("RGBA")
     assert image.mode == ("I" if kind.dtype == "uint16" else kind.mode)
     orientation = facts(content)["orientation"]
     array = np.asarray(image.convert("RGB") if kind.mode == "P" else image)

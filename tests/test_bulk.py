@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("gappy")
 
 def test_every_picture_is_filled_as_fill_fills_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # One picture a batch is what `fill` does, on any processor.
-    assert fill_many(model, "--seed", "3", "--sheets", "--batch", "1") == 0
+    assert fill_many(model, "--seed", "3", "--sheets", "--quantiles", "--batch", "1") == 0
     assert "6 filled" in capsys.readouterr().out
     for name in NAMES:
         alone, mask = Path("alone") / name, Path("masks", name).with_suffix(".png")
@@ -268,7 +268,7 @@ def test_items_are_begun_ahead_of_their_use() -> None:
 
 
 def test_an_error_ends_the_threads(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Completions, "files", lambda *_: 1 / 0)
+    monkeypatch.setattr(Completions, "files", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fill_many(model)
 

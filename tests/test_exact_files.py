@@ -53,7 +53,7 @@ def check(filler: Filler, kind: Kind, height: int, width: int, orientation: int,
     before = UPRIGHT[orientation](stored.read(kind, content))
     mask = some_mask(shape, *before.shape[:2], rng)
     result = filler(open_picture(content), mask, n=1)
-    name, filled = next(result.files(Encoding(), False))
+    name, filled = next(result.files(Encoding()))
     assert name == f"fill-00.{kind.format}"
     if kind.lossless:
         compare(UPRIGHT[orientation](stored.read(kind, filled)), before, mask, kind)

@@ -28,6 +28,7 @@ def fill_many(
     batch: int | None = None,
     workers: int | None = None,
     sheets: bool = False,
+    quantiles: bool = False,
     format: str | None = None,
     quality: int | None = None,
     strict: bool = False,
@@ -67,6 +68,8 @@ def fill_many(
         Threads that read and write while the model draws; 2 if left out. Large pictures on many cores are worth more.
     sheets
         Write sheet.png for each picture too.
+    quantiles
+        Write the 5, 50 and 95 % quantiles q05, q50 and q95 of each picture too.
     format
         png, jpeg, webp, tiff or npy instead of each picture's own format.
     quality
@@ -100,6 +103,7 @@ def fill_many(
         batch=BATCH if batch is None else batch,
         workers=WORKERS if workers is None else workers,
         sheets=sheets,
+        quantiles=quantiles,
         encoding=Encoding(format, quality),
         strict=strict,
     )

@@ -92,8 +92,9 @@ class BulkFiller:
         seconds = drawn.seconds if drawn else 0.0
         spent = Timings(seconds, 0.0, case.seconds + seconds)
         completions = self.filler.complete(case.subject, case.shown, drawn, self.job.sampling, spent)
-        completions = completions.noted(self.job.encoding)
-        files = dict(completions.files(self.job.encoding, self.job.sheets))
+        job = self.job
+        completions = completions.noted(job.encoding, job.quantiles)
+        files = dict(completions.files(job.encoding, sheet=job.sheets, with_quantiles=job.quantiles))
         row = self._record(case, completions, {name: len(content) for name, content in files.items()})
         files[RECORD] = (json.dumps(row, indent=2) + "\n").encode()
         save_folder(self._folder(case.number), files, self.scratch)

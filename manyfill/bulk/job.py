@@ -28,6 +28,7 @@ class Job:
     batch: int = BATCH
     workers: int = WORKERS
     sheets: bool = False
+    quantiles: bool = False
     encoding: Encoding = field(default_factory=Encoding)
     strict: bool = False
 

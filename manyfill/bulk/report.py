@@ -28,6 +28,7 @@ def agree(job: Job, pictures: Pictures, model: str) -> None:
         "masks": pictures.kind,
         "batch": job.batch,
         "sheets": job.sheets,
+        "quantiles": job.quantiles,
         "format": job.encoding.format,
         "quality": job.encoding.quality,
     }
