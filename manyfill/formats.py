@@ -174,6 +174,7 @@ def tiff(original: Original, values: np.ndarray) -> bytes:
         extrasamples=["unassalpha"] if mode in ("LA", "RGBA") else None,
         colormap=colours.T if original.palette is not None else None,
         compression="zlib" if own.get("compressed", True) else None,
+        compressionargs={"level": 3} if own.get("compressed", True) else None,
         predictor=own.get("compressed", True) and mode != "P" and values.dtype.kind in "ui",
         resolution=own.get("resolution") or metadata.dpi,
         resolutionunit=own.get("unit", 2),
