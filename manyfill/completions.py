@@ -131,17 +131,14 @@ class Completions:
     def files(
         self, encoding: Encoding, *, sheet: bool = True, with_quantiles: bool = True
     ) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of fill-00, fill-01, ..., mean, q05, q50 and q95, std.png and sheet.png.
+        """Names and contents of the files of `pictures`, of std.png and of sheet.png.
 
-        The first ones are files like the picture's own, or as `encoding` says. The quantiles are the fills' own values
-        at the ranks that the record tells. std.png is a heat map up to the largest value; for measurements there is
-        also std as float32, in their unit. OutputError.
+        The pictures are files like the original, or as `encoding` says. The quantiles are the fills' own values at the
+        ranks that the record tells. std.png is a heat map up to the largest value; for measurements there is also std
+        as float32, in their unit. OutputError.
         """
-        named = {f"fill-{i:02d}": image for i, image in enumerate(self.images)} | {"mean": self.mean}
         suffix = encoding.suffix(self.original)
-        if with_quantiles:
-            named |= quantiles(self.images, self.mask)
-        for name, pixels in named.items():
+        for name, pixels in self.pictures(with_quantiles).items():
             yield name + suffix, encoding.encode(self.original, pixels, self.mask)
         yield "std.png", png_bytes(self.uncertainty())
         if self.original.measured:
@@ -151,6 +148,11 @@ class Completions:
             yield f"std{own.suffix(self.original)}", own.encode(Original(std, "L"), self.mean, np.zeros_like(self.mask))
         if sheet:
             yield "sheet.png", png_bytes(self.sheet())
+
+    def pictures(self, with_quantiles: bool = True) -> dict[str, np.ndarray]:
+        """fill-00, fill-01, ..., mean, q05, q50 and q95 as they are shown, uint8 (H, W, C)."""
+        found = {f"fill-{i:02d}": image for i, image in enumerate(self.images)} | {"mean": self.mean}
+        return found | (quantiles(self.images, self.mask) if with_quantiles else {})
 
     def uncertainty(self) -> np.ndarray:
         """`std` as a heat map uint8 (H, W, 3), dark for 0 to bright for its largest value."""
