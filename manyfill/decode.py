@@ -51,6 +51,7 @@ _KEPT = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
 _KEYED = {"1": "LA", "L": "LA", "RGB": "RGBA"}  # of pictures with one colour that stands for transparent
 # PIL holds 16-bit colour as 8: one reading gives the upper bytes, another, with the order swapped, the lower ones.
 _OTHER_BYTE = {f"{m};16{o}": f"{m};16{'L' if o == 'B' else 'B'}" for m in ("RGB", "RGBA") for o in "LBN"}
+_HALVED_NOTE = "16-bit values reduced to 8 bits"
 _PORTABLE = (270, 271, 272, 274, 305, 306, 315, 33432)  # EXIF's tags of the picture as such
 _ORIENTATION = 274
 
@@ -85,6 +86,8 @@ def decode(source: FileLike | Image.Image, label: str, max_pixels: int = DEFAULT
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(f"{label}: damaged or truncated ({reason}); use an intact copy") from None
+    if not original.values.size:
+        raise PictureError(f"{label}: has no pixels; use an intact copy")
     kind = original.values.dtype
     return original, notes if kind in (bool, np.uint8) else (
         *notes,
@@ -160,8 +163,7 @@ def _from_file(stream: BinaryIO, label: str, max_pixels: int, admit: Admit) -> R
         again = _opened(stream, max_pixels)
         again.tile = [_with_raw_mode(tile, _OTHER_BYTE[_raw_mode(tile)]) for tile in again.tile]
         original = _of_16_bits(original, _from_pil(again, label, max_pixels)[0], image.info.get("transparency"))
-    elif original.values.dtype == np.uint8 and any(";16" in mode for mode in halved):
-        notes = (*notes, "16-bit values reduced to 8 bits")
+        notes = tuple(note for note in notes if note != _HALVED_NOTE)
     if grey_alpha_16:
         original = replace(original, values=original.values.view(">u2").astype(np.uint16), mode="LA")
     stream.seek(0)
@@ -191,6 +193,7 @@ def _of_16_bits(upper: Original, lower: Original, key: tuple[int, ...] | None) -
 
 
 def _from_pil(image: Image.Image, label: str, max_pixels: int) -> Reading:
+    halved = any(";16" in _raw_mode(tile) for tile in getattr(image, "tile", ()))
     # Decoding runs free in threads; only where PIL's own limit could speak up must it be held.
     with _pil_limit(max_pixels) if image.format == "TIFF" or max_pixels > DEFAULT_MAX_PIXELS else nullcontext():
         exif, notes = _exif(image)
@@ -211,6 +214,8 @@ def _from_pil(image: Image.Image, label: str, max_pixels: int) -> Reading:
     more = (_NOTES[image.mode],) if image.mode in _NOTES else ()
     if image.mode in _KEYED and mode != image.mode and image.has_transparency_data:
         more = ("the transparent colour made an alpha channel",)
+    if halved and values.dtype == np.uint8:
+        more = (*more, _HALVED_NOTE)
     return original, notes + more
 
 

@@ -12,6 +12,7 @@ from stored import KINDS, UPRIGHT, Kind
 
 from manyfill import Filler
 from manyfill.encode import Encoding
+from manyfill.errors import ManyfillError
 from manyfill.images import open_picture
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
@@ -98,6 +99,21 @@ def test_every_kind_of_file_comes_back_but_for_its_hole(filler: Filler, kind: Ki
 @pytest.mark.parametrize("kind", [Kind("tif", "RGB"), Kind("png", "RGB", "uint16"), Kind("jpg", "RGB")], ids=str)
 def test_every_orientation(filler: Filler, kind: Kind, orientation: int) -> None:
     check(filler, kind, 23, 37, orientation, "box", 0)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_damaged_files_never_raise_anything_else(kind: Kind) -> None:
+    rng = np.random.default_rng(0)
+    whole = stored.write(kind, stored.random_values(kind, 9, 7, rng), 1, rng)
+    for _ in range(25):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[rng.integers(0, min(len(whole), 500), 4)] = rng.integers(0, 256, 4)
+        cut = damaged[: rng.integers(len(whole) // 2, len(whole) + 1)].tobytes()
+        try:
+            picture = open_picture(cut)
+            Encoding().encode(picture.original, picture.pixels, np.ones(picture.pixels.shape[:2], bool))
+        except ManyfillError as error:
+            assert "\n" not in str(error)
 
 
 def random_case(seed: int, largest: tuple[int, int]) -> tuple[Kind, int, int, int, str, int]:

@@ -146,10 +146,12 @@ def test_16_bit_colour_is_read_whole_although_pil_reduces_it() -> None:
     rows = b"".join(b"\0" + row.tobytes() for row in RGB.astype(">u2") * 257)
     header = (60).to_bytes(4, "big") + (40).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    body = (len(d).to_bytes(4, "big") + n + d + zlib.crc32(n + d).to_bytes(4, "big") for n, d in chunks)
+    body = [len(d).to_bytes(4, "big") + n + d + zlib.crc32(n + d).to_bytes(4, "big") for n, d in chunks]
     picture = open_picture(b"\x89PNG\r\n\x1a\n" + b"".join(body))
     assert np.array_equal(picture.pixels, RGB) and any("uint16" in note for note in picture.notes)
     assert picture.original is not None and np.array_equal(picture.original.values, RGB * np.uint16(257))
+    opened = open_picture(Image.open(io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(body))))
+    assert np.array_equal(opened.pixels, RGB) and any("reduced" in note for note in opened.notes)
 
 
 def test_32_bit_and_floating_point_are_stretched_to_their_range() -> None:
