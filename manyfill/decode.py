@@ -196,8 +196,7 @@ def _from_pil(image: Image.Image, label: str, max_pixels: int) -> Reading:
     halved = any(";16" in _raw_mode(tile) for tile in getattr(image, "tile", ()))
     # Decoding runs free in threads; only where PIL's own limit could speak up must it be held.
     with _pil_limit(max_pixels) if image.format == "TIFF" or max_pixels > DEFAULT_MAX_PIXELS else nullcontext():
-        exif, notes = _exif(image)
-        orientation = exif.get(_ORIENTATION, 1)  # PIL forgets a TIFF's with loading
+        orientation, exif, notes = _exif(image)  # PIL forgets a TIFF's with loading
         image.load()
     form = "JPEG" if image.format == "MPO" else image.format
     mode, values, palette = _values(image, label)
@@ -205,7 +204,7 @@ def _from_pil(image: Image.Image, label: str, max_pixels: int) -> Reading:
         values,
         mode,
         form if form in ALLOWED_FORMATS else "PNG" if values.dtype in (bool, np.uint8, np.uint16) else "TIFF",
-        orientation if orientation in range(1, 9) else 1,
+        orientation,
         palette,
         metadata=_metadata(image, exif),
     )
@@ -253,14 +252,30 @@ def _palette(image: Image.Image) -> np.ndarray:
     return palette
 
 
-def _exif(image: Image.Image) -> tuple[Image.Exif, tuple[str, ...]]:
+def _exif(image: Image.Image) -> tuple[int, bytes | None, tuple[str, ...]]:
+    """The orientation, the EXIF block for another file, and notes."""
     try:
-        return image.getexif(), ()
+        exif = image.getexif()
+        orientation = exif.get(_ORIENTATION, 1)
+        return orientation if orientation in range(1, 9) else 1, _exif_block(image, exif), ()
     except Exception:
-        return Image.Exif(), ("damaged EXIF block ignored",)
+        return 1, None, ("damaged EXIF block ignored",)
 
 
-def _metadata(image: Image.Image, exif: Image.Exif) -> Metadata:
+def _exif_block(image: Image.Image, exif: Image.Exif) -> bytes | None:
+    """Without a TIFF's own tags, nor a thumbnail of what was there before."""
+    if image.format == "TIFF":
+        exif, tags = Image.Exif(), exif
+        exif.update({tag: tags[tag] for tag in _PORTABLE if tag in tags})
+    elif exif and (block := image.info.get("exif")):
+        looked_at = Image.Exif()  # asking makes some versions of PIL unable to write it
+        looked_at.load(block)
+        if not looked_at.get_ifd(ExifTags.IFD.IFD1):
+            return bytes(block)
+    return exif.tobytes() if exif else None
+
+
+def _metadata(image: Image.Image, exif: bytes | None) -> Metadata:
     info, own = image.info, {}
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         own = {
@@ -272,19 +287,8 @@ def _metadata(image: Image.Image, exif: Image.Exif) -> Metadata:
     dpi = info.get("dpi")
     return Metadata(
         icc=info.get("icc_profile") or None,
-        exif=_exif_bytes(image, exif),
+        exif=exif,
         xmp=info.get("xmp"),
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
         own=own,
     )
-
-
-def _exif_bytes(image: Image.Image, exif: Image.Exif) -> bytes | None:
-    """The EXIF block for another file: without a TIFF's own tags, nor a thumbnail of what was there before."""
-    if image.format == "TIFF":
-        portable = Image.Exif()
-        portable.update({tag: exif[tag] for tag in _PORTABLE if tag in exif})
-        exif = portable
-    elif exif and not exif.get_ifd(ExifTags.IFD.IFD1):
-        return image.info.get("exif") or exif.tobytes()
-    return exif.tobytes() if exif else None
