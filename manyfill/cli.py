@@ -4,17 +4,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from manyfill import __version__, cli_data, cli_diagnose
+from manyfill import __version__, cli_data, cli_diagnose, cli_info
 from manyfill.bulk.command import fill_many
 from manyfill.errors import ElsewhereError, ManyfillError
 
 if TYPE_CHECKING:
     from manyfill.completions import Completions
-    from manyfill.models.config import ModelConfig
 
 BAD_INPUT, INTERRUPTED = 2, 130
 Count = Annotated[int, Parameter(name=["--count", "-n"])]
@@ -33,6 +32,7 @@ app.command(cli_data.data)
 app.command(cli_diagnose.levels)
 app.command(cli_diagnose.diagnose)
 app.command(fill_many)
+app.command(cli_info.info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,18 +67,22 @@ def fill(
     temperature: float = 1.0,
     truth: Path | None = None,
     max_pixels: int | None = None,
+    format: str | None = None,
+    quality: int | None = None,
     as_json: Json = False,
 ) -> None:
     """Fill the hole of PHOTO n times.
 
-    Writes fill-00.png, fill-01.png, ..., mean.png, std.png (uncertainty) and sheet.png (all of it to look at).
+    Writes fill-00, fill-01, ..., mean and the quantiles q05, q50, q95 as files like PHOTO, std.png (uncertainty) and
+    sheet.png (all of it to look at).
 
     Parameters
     ----------
     photo
-        The picture to fill.
+        The picture to fill: PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, or an array saved as NPY.
     mask
-        A picture of the same size, white where PHOTO is missing. Left out, PHOTO's transparent pixels are missing.
+        A picture of the same size, white where PHOTO is missing. Left out, PHOTO's transparent pixels are missing, or
+        those that are not a number.
     n
         How many fills.
     out
@@ -93,19 +97,25 @@ def fill(
         The whole picture, to evaluate the likelihood bound of what is really there.
     max_pixels
         Refuse larger pictures; 40 million if left out.
+    format
+        png, jpeg, webp, tiff or npy instead of PHOTO's own format.
+    quality
+        Of JPEG and WebP, 1 to 100; if left out, a JPEG is coded as PHOTO was.
     as_json
         Print a record to read by machine, and write it as fill.json.
     """
+    from manyfill.encode import Encoding
     from manyfill.files import save_text
     from manyfill.images import DEFAULT_MAX_PIXELS
     from manyfill.pipeline import Filler
     from manyfill.progress import bar, following
 
+    encoding = Encoding(format, quality)
     cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     with following(bar):
-        completions = Filler.from_pretrained(model)(photo, mask, n, seed, temperature, truth, cap)
+        completions = Filler.from_pretrained(model)(photo, mask, n, seed, temperature, truth, cap).noted(encoding)
     out = Path(f"{photo.stem}-fills") if out is None else out
-    files = completions.save(out)
+    files = completions.save(out, encoding=encoding)
     if not as_json:
         print(_summary(completions, out))
         return
@@ -120,49 +130,6 @@ def _summary(completions: "Completions", out: Path) -> str:
     if completions.bound is not None:
         lines.append(f"bound: {completions.bound.nats:.1f} nats, {completions.bound.bits_per_dim:.3f} bits/dim")
     return "\n".join(lines + [f"note: {note}" for note in completions.notes])
-
-
-@app.command
-def info(model: str = "default", /) -> None:
-    """Show what a model is made of, its size, its card and its figures.
-
-    Parameters
-    ----------
-    model
-        A model directory, a Hugging Face hub id, or "default".
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    from manyfill.checkpoint import load_model
-
-    loaded = load_model(model)
-    tensors = loaded.model.state_dict().values()
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-    table = Table("model", loaded.id, title=None, show_header=True)
-    for name, value in _described(loaded.model.config):
-        table.add_row(name, value)
-    table.add_row("parameters", f"{parameters:,}")
-    table.add_row("weights", f"{size / 1e6:.1f} MB")
-    for name, value in loaded.figures.items():
-        table.add_row(name, value if isinstance(value, str) else json.dumps(value))
-    console = Console()
-    console.print(table)
-    console.print(loaded.card, markup=False, highlight=False)
-
-
-def _described(config: "ModelConfig") -> list[tuple[str, str]]:
-    from collections import Counter
-
-    levels = Counter(level.size for level in config.levels)
-    plain: dict[str, Any] = config.model_dump(exclude={"size", "channels", "stages", "levels"})
-    return [
-        ("picture", f"{config.size}x{config.size}, {'colour' if config.channels == 3 else 'grey'}"),
-        ("latent levels", f"{len(config.levels)}: " + ", ".join(f"{k} of {size}x{size}" for size, k in levels.items())),
-        ("latent values", f"{sum(level.latent * level.size**2 for level in config.levels):,}"),
-        *((name.replace("_", " "), str(value)) for name, value in plain.items()),
-    ]
 
 
 @app.command

@@ -5,7 +5,8 @@ Legend: H W the picture's size, C its channels (1 or 3), N fills, Z latent chann
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import numpy as np
 from torch import Tensor
 
 from manyfill.crop import Box
-from manyfill.files import make_folder
-from manyfill.images import contact_sheet, heatmap, save_png
+from manyfill.encode import Encoding
+from manyfill.files import make_folder, save_bytes
+from manyfill.images import contact_sheet, heatmap, png_bytes
 from manyfill.models.bound import bits_per_dim
+from manyfill.originals import Original
+from manyfill.quantiles import PROBABILITIES, few_note, quantiles, rank
 
 SMALLEST_TILE, LARGEST_TILE, FEWEST_COLUMNS = 192, 320, 4
 
@@ -64,7 +68,7 @@ class Completions:
     images N times (H, W, C), equal to `picture` wherever `mask` is False; mean (H, W, C), the pixel distributions'
     expectation averaged over the fills; std float32 (H, W), the fills' standard deviation in grey levels averaged
     over the channels; bound None without `truth`; latents by level, coarsest first, (N, Z, size, size) each; seeds
-    N generator keys; crop None where nothing was missing; alpha (H, W) for the saved fills, or None.
+    N generator keys; crop None where nothing was missing; original what the picture's file held, for files like it.
     """
 
     images: list[np.ndarray]
@@ -79,7 +83,7 @@ class Completions:
     picture: np.ndarray
     mask: np.ndarray
     truth: np.ndarray | None
-    alpha: np.ndarray | None
+    original: Original
     model: str
     seed: int
     temperature: float
@@ -98,29 +102,57 @@ class Completions:
             "crop": self.crop and self.crop._asdict(),
             "bound": self.bound and self.bound.record(),
             "largest_std": float(self.std.max()),
+            "quantiles": {
+                name: f"{rank(p, len(self.images))} of {len(self.images)}" for name, p in PROBABILITIES.items()
+            },
             "timings": asdict(self.timings),
             "notes": list(self.notes),
         }
 
-    def save(self, directory: str | os.PathLike[str], *, sheet: bool = True) -> list[Path]:
-        """Write fill-00.png, fill-01.png, ..., mean.png, std.png (a heat map up to the largest value) and sheet.png.
+    def noted(self, encoding: Encoding, with_quantiles: bool = True) -> "Completions":
+        """The same, with notes on what its files do not keep, and on which of few fills their quantiles are."""
+        few = few_note(len(self.images)) if with_quantiles else ()
+        return replace(self, notes=(*self.notes, *encoding.notes(self.original), *few))
 
-        Returns the files' paths. The directory is made if need be; every file appears whole or not at all. Raises
-        OutputError where it cannot be written.
+    def save(
+        self, directory: str | os.PathLike[str], *, sheet: bool = True, encoding: Encoding | None = None
+    ) -> list[Path]:
+        """Write what `files` gives into a directory, made if need be, and return the files' paths.
+
+        Every file appears whole or not at all. Raises OutputError where it cannot be written.
         """
         folder = make_folder(Path(directory))
-        files = self.files(sheet)
-        for name, pixels in files.items():
-            save_png(folder / name, pixels)
-        return [folder / name for name in files]
+        paths = []
+        for name, content in self.files(encoding or Encoding(), sheet=sheet):
+            save_bytes(folder / name, content)
+            paths.append(folder / name)
+        return paths
 
-    def files(self, sheet: bool) -> dict[str, np.ndarray]:
-        """What `save` writes: pixels by file name."""
-        fills = {f"fill-{i:02d}.png": self._with_alpha(image) for i, image in enumerate(self.images)}
-        files = fills | {"mean.png": self._with_alpha(self.mean), "std.png": self.uncertainty()}
+    def files(
+        self, encoding: Encoding, *, sheet: bool = True, with_quantiles: bool = True
+    ) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of the files of `pictures`, of std.png and of sheet.png.
+
+        The pictures are files like the original, or as `encoding` says. The quantiles are the fills' own values at the
+        ranks that the record tells. std.png is a heat map up to the largest value; for measurements there is also std
+        as float32, in their unit. OutputError.
+        """
+        suffix = encoding.suffix(self.original)
+        for name, pixels in self.pictures(with_quantiles).items():
+            yield name + suffix, encoding.encode(self.original, pixels, self.mask)
+        yield "std.png", png_bytes(self.uncertainty())
+        if self.original.measured:
+            std = self.original.in_own_units(self.std)[..., None]
+            form = "npy" if encoding.target(self.original) == "NPY" else "tiff"
+            own = Encoding(form)
+            yield f"std{own.suffix(self.original)}", own.encode(Original(std, "L"), self.mean, np.zeros_like(self.mask))
         if sheet:
-            files["sheet.png"] = self.sheet()
-        return files
+            yield "sheet.png", png_bytes(self.sheet())
+
+    def pictures(self, with_quantiles: bool = True) -> dict[str, np.ndarray]:
+        """fill-00, fill-01, ..., mean, q05, q50 and q95 as they are shown, uint8 (H, W, C)."""
+        found = {f"fill-{i:02d}": image for i, image in enumerate(self.images)} | {"mean": self.mean}
+        return found | (quantiles(self.images, self.mask) if with_quantiles else {})
 
     def uncertainty(self) -> np.ndarray:
         """`std` as a heat map uint8 (H, W, 3), dark for 0 to bright for its largest value."""
@@ -146,9 +178,6 @@ class Completions:
         # A whole multiple, so that every pixel of a small picture is enlarged alike.
         tile = min(longer, LARGEST_TILE) if longer >= SMALLEST_TILE else longer * math.ceil(SMALLEST_TILE / longer)
         return contact_sheet([[picture[region] for picture in row] for row in rows], labels, tile=tile)
-
-    def _with_alpha(self, pixels: np.ndarray) -> np.ndarray:
-        return pixels if self.alpha is None else np.concatenate([pixels, self.alpha[..., None]], -1)
 
 
 def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -6,16 +6,19 @@ Legend: H W the picture's size, C its channels (1 or 3). Pixels are uint8 (H, W,
 import hashlib
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from manyfill.errors import ConfigError, PictureError
-from manyfill.images import DEFAULT_MAX_PIXELS, Picture, open_picture, to_pixels
-from manyfill.masks import from_alpha, from_picture
+from manyfill.formats import check_array, of_array
+from manyfill.images import DEFAULT_MAX_PIXELS, Picture, open_picture, picture_of, to_pixels
+from manyfill.masks import from_alpha, from_array, luma
+from manyfill.originals import Original, plain
 
+NEARLY = 15  # grey levels from black or white
 PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Picture
 
 
@@ -42,18 +45,17 @@ class Subject:
     hole: np.ndarray
     whole: np.ndarray | None = None
 
-    def alpha(self) -> np.ndarray | None:
-        """The picture's transparency (H, W), gone where it is filled; None where nothing is transparent."""
-        if self.picture.alpha is None:
-            return None
-        alpha = np.where(self.hole, np.uint8(255), self.picture.alpha)
-        return None if (alpha == 255).all() else alpha
+    @property
+    def original(self) -> Original:
+        """What the picture's file held, or what a file of its pixels would."""
+        return self.picture.original or plain(self.picture.pixels, self.picture.alpha)
 
     def digest(self) -> str:
-        """A fingerprint of all that fills of it can depend on: its size, pixels, transparency and hole."""
-        alpha = self.picture.alpha
-        found = hashlib.sha256(repr((self.picture.pixels.shape, alpha is not None)).encode())
-        for values in (self.picture.pixels, np.packbits(self.hole), *(() if alpha is None else (alpha,))):
+        """A fingerprint of all that files of its fills can depend on: what its own file held, and the hole."""
+        o = self.original
+        head = (o.values.shape, o.values.dtype.str, o.mode, o.format, o.orientation, o.metadata)
+        found = hashlib.sha256(repr(head).encode())
+        for values in (o.values, np.packbits(self.hole), *(() if o.palette is None else (o.palette,))):
             found.update(np.ascontiguousarray(values).data)
         return found.hexdigest()
 
@@ -66,7 +68,8 @@ def read(
 ) -> Subject:
     """The picture with its hole and truth, in any of the forms that `Filler` takes; PictureError."""
     picture = _read_picture(image, "picture", max_pixels)
-    hole = _read_mask(mask, picture, max_pixels)
+    hole, notes = _read_mask(mask, picture, max_pixels)
+    picture = replace(_in_range(picture, hole), notes=picture.notes + notes)
     return Subject(picture, hole, None if truth is None else _read_truth(truth, picture, max_pixels))
 
 
@@ -76,11 +79,10 @@ def _read_picture(source: PictureLike, what: str, max_pixels: int) -> Picture:
     if isinstance(source, Tensor):
         return Picture(_tensor_pixels(source, what), None, what)
     if isinstance(source, np.ndarray):
-        pixels = source[..., None] if source.ndim == 2 else source
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
-            found = f"{source.dtype} {source.shape}"
-            raise PictureError(f"{what}: the array is {found}; give uint8 (H, W), (H, W, 1) or (H, W, 3)")
-        return Picture(pixels.copy(), None, what)
+        check_array(source.shape, source.dtype, what)
+        original = of_array(source)
+        form = "PNG" if original.values.dtype in (bool, np.uint8, np.uint16) else "NPY"
+        return picture_of(replace(original, format=form).spanning(), what)
     return open_picture(source, name=what if isinstance(source, Image.Image) else None, max_pixels=max_pixels)
 
 
@@ -92,24 +94,67 @@ def _tensor_pixels(x: Tensor, what: str) -> np.ndarray:
     return to_pixels(x)
 
 
-def _read_mask(source: PictureLike | None, picture: Picture, max_pixels: int) -> np.ndarray:
+def _in_range(picture: Picture, hole: np.ndarray) -> Picture:
+    """A picture of measurements in the range of what is known of them; PictureError where that is not finite."""
+    original = picture.original
+    if original is None or not original.measured:
+        return picture
+    odd = int((_not_finite(original) & ~hole).sum())
+    if odd:
+        raise PictureError(
+            f"{picture.name}: {odd:,} values outside the mask are not finite; make them part of the mask, or leave it "
+            "out to fill just those"
+        )
+    return picture_of(original.spanning(hole), picture.name, picture.notes)
+
+
+def _not_finite(original: Original) -> np.ndarray:
+    """bool (H, W)"""
+    return ~np.isfinite(original.upright(original.values[..., 0]))
+
+
+def _read_mask(source: PictureLike | None, picture: Picture, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The hole (H, W) and notes on how it was found."""
     if source is None:
-        if picture.alpha is None:
+        own = own_mask(picture)
+        if own is None:
             raise PictureError(f"{picture.name}: has no transparent pixels to fill; name the hole with --mask")
-        return from_alpha(picture.alpha)
-    name = _name(source)
+        return own
+    name, notes = _name(source), tuple[str, ...]()
     if isinstance(source, Tensor):
         source = source.detach().cpu()
         source = (source.float() if source.is_floating_point() else source).numpy()
         source = source[0] if source.ndim == 3 and len(source) == 1 else source
+    if not isinstance(source, np.ndarray):
+        source = _read_picture(source, "mask", max_pixels)
+        if source.original is not None and source.original.format == "NPY":
+            source = source.original.values
     if isinstance(source, np.ndarray):
-        hole = _array_mask(source)
+        hole = from_array(source)
     else:
-        hole = from_picture(_read_picture(source, "mask", max_pixels).pixels)
+        white = luma(source)
+        hole, notes = white > 127, _soft(white, "values over 127 count as missing")
     if hole.shape != picture.pixels.shape[:2]:
         found, wanted = _size(hole), _size(picture.pixels)
-        raise PictureError(f"{name}: the mask is {found} but the picture is {wanted}; save it at the picture's size")
-    return hole
+        turned = picture.original is not None and hole.shape == picture.original.values.shape[:2]
+        mend = "turn it as the picture's EXIF orientation turns that" if turned else "save it at the picture's size"
+        raise PictureError(f"{name}: the mask is {found} but the picture is {wanted}; {mend}")
+    return hole, notes
+
+
+def own_mask(picture: Picture) -> tuple[np.ndarray, tuple[str, ...]] | None:
+    """The hole (H, W) that the picture itself tells of, transparent or not a number, and notes; None if of none."""
+    if picture.alpha is not None:
+        return from_alpha(picture.alpha), _soft(picture.alpha, "pixels of less than half opacity count as missing")
+    if picture.original is not None and picture.original.measured and (hole := _not_finite(picture.original)).any():
+        return hole, ()
+    return None
+
+
+def _soft(values: np.ndarray, rule: str) -> tuple[str, ...]:
+    """A note where a mask uint8 (H, W) has soft edges; what JPEG adds to black and white is none."""
+    between = (values > NEARLY) & (values < 255 - NEARLY)
+    return (f"the mask has soft edges: {rule}",) if between.any() else ()
 
 
 def _name(mask: PictureLike) -> str:
@@ -118,19 +163,10 @@ def _name(mask: PictureLike) -> str:
     return "mask" if isinstance(mask, (Image.Image, np.ndarray, Tensor)) else os.fspath(mask)
 
 
-def _array_mask(values: np.ndarray) -> np.ndarray:
-    values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
-    if values.ndim != 2 or not values.size:
-        raise PictureError(f"mask: the array has the shape {values.shape}; give (H, W)")
-    if values.max() <= 1:  # bool, or 0 and 1 of any type
-        return values > 0.5
-    if np.issubdtype(values.dtype, np.integer):
-        return values > 127
-    raise PictureError("mask: floating-point values must lie in [0, 1], 1 = missing; scale it")
-
-
 def _read_truth(source: PictureLike, picture: Picture, max_pixels: int) -> np.ndarray:
     whole = _read_picture(source, "truth", max_pixels)
+    if picture.original is not None and picture.original.measured and whole.original is not None:
+        whole = picture_of(replace(whole.original, span=picture.original.span), whole.name)
     if whole.pixels.shape != picture.pixels.shape:
         found, wanted = (
             f"{_size(p)} {'colour' if p.shape[2] == 3 else 'grey'}" for p in (whole.pixels, picture.pixels)

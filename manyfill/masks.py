@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from manyfill.errors import ConfigError, DataError, PictureError
-from manyfill.images import open_picture, save_png
+from manyfill.images import Picture, open_picture, save_png
 
 SMALLEST_SIDE = 4
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm"})
@@ -174,9 +174,32 @@ def from_alpha(alpha: np.ndarray) -> np.ndarray:
     return alpha < 128
 
 
-def from_picture(pixels: np.ndarray) -> np.ndarray:
-    """Mask drawn as a picture: uint8 (H, W, 1 or 3) -> bool (H, W), luma over 127 = missing."""
-    return np.asarray(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("L")) > 127
+def from_picture(picture: Picture) -> np.ndarray:
+    """Mask drawn as a picture: bool (H, W), luma over 127 = missing."""
+    return luma(picture) > 127
+
+
+def luma(picture: Picture) -> np.ndarray:
+    """How white a picture is, uint8 (H, W); 16-bit values by their whole range, floating-point ones from 0 to 1."""
+    original, pixels = picture.original, picture.pixels
+    if original is not None and original.measured:
+        kind = original.values.dtype
+        full = np.iinfo(kind).max if np.issubdtype(kind, np.integer) else 1
+        scaled = original.upright(original.values[..., 0]) * (255 / full)
+        return np.rint(np.nan_to_num(scaled).clip(0, 255)).astype(np.uint8)
+    return np.asarray(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("L"))
+
+
+def from_array(values: np.ndarray) -> np.ndarray:
+    """Mask of an array (H, W) of bool, of 0 and 1, or of 0 to 255 (over 127 = missing); PictureError."""
+    values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    if values.ndim != 2 or not values.size:
+        raise PictureError(f"mask: the array has the shape {values.shape}; give (H, W)")
+    if values.max() <= 1:  # bool, or 0 and 1 of any type
+        return values > 0.5
+    if np.issubdtype(values.dtype, np.integer):
+        return values > 127
+    raise PictureError("mask: floating-point values must lie in [0, 1], 1 = missing; scale it")
 
 
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -184,7 +207,7 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 
     `size` is the (H, W) that the mask must have. Raises PictureError for an unreadable file or another size.
     """
-    mask = from_picture(open_picture(path).pixels)
+    mask = from_picture(open_picture(path))
     if size is not None and mask.shape != tuple(size):
         is_size, must_be = (f"{width}x{height}" for height, width in (mask.shape, size))
         raise PictureError(

@@ -28,6 +28,7 @@ AT_ONCE = 16  # fills of a picture, or samples of a bound: in portions, so that 
 BOUND_SAMPLES = 16
 PART = 4096  # pixels
 EMPTY_NOTE = "the mask is empty (all black): nothing to fill, the picture is unchanged"
+NOTHING_KNOWN_NOTE = "nothing of the picture is known: the fills are what the model makes up"
 TOO_FINE_NOTE = "the holes are too fine for the model's size: nothing known is left there, the fills ignore the picture"
 
 
@@ -123,7 +124,7 @@ class Filler:
             raise PictureError(f"{name}: is in colour but the model is grey; convert it or change --model")
         box = surround(hole, config.size)
         small, small_hole = shrink(box.cut(pixels), box.cut(hole), config.size)
-        notes = (TOO_FINE_NOTE,) if small_hole.all() and not hole.all() else ()
+        notes = () if not small_hole.all() else (NOTHING_KNOWN_NOTE,) if hole.all() else (TOO_FINE_NOTE,)
         m = torch.from_numpy(small_hole)[None, None].float().to(self.device)
         return Shown(box, self._tensor(small), m, notes)
 
@@ -180,7 +181,7 @@ class Filler:
             picture=pixels,
             mask=hole,
             truth=subject.whole,
-            alpha=subject.alpha(),
+            original=subject.original,
             model=self.id,
             seed=sampling.seed,
             temperature=sampling.temperature,

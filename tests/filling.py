@@ -42,8 +42,9 @@ def refused(capsys: pytest.CaptureFixture[str], model: Path, *arguments: str, **
 
 
 def pictures_below(folder: str | Path) -> dict[str, bytes]:
-    """The content of every PNG, by path."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(Path(folder).rglob("*.png"))}
+    """The content of every picture, by path."""
+    found = (path for path in sorted(Path(folder).rglob("*.*")) if path.suffix in (".png", ".jpg"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def rows(out: str = "out", part: str = "00000-of-00001") -> list[dict]:

@@ -23,6 +23,7 @@ from manyfill.bulk.fill import BulkFiller, ahead
 from manyfill.bulk.pictures import folders
 from manyfill.checkpoint import save_model
 from manyfill.cli import main
+from manyfill.completions import Completions
 from manyfill.errors import ConfigError, DataError
 from manyfill.images import save_png
 from manyfill.masks import draw, write_mask
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("gappy")
 
 def test_every_picture_is_filled_as_fill_fills_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # One picture a batch is what `fill` does, on any processor.
-    assert fill_many(model, "--seed", "3", "--sheets", "--batch", "1") == 0
+    assert fill_many(model, "--seed", "3", "--sheets", "--quantiles", "--batch", "1") == 0
     assert "6 filled" in capsys.readouterr().out
     for name in NAMES:
         alone, mask = Path("alone") / name, Path("masks", name).with_suffix(".png")
@@ -47,7 +48,9 @@ def test_every_picture_is_filled_as_fill_fills_it(model: Path, capsys: pytest.Ca
         assert pictures_below(alone) == pictures_below(Path("out", name).with_suffix(""))
     record = json.loads(Path("out/sub/c/fill.json").read_text())
     assert record["picture"] == "sub/c.png" and record["status"] == "filled" and record["seed"] == 3
-    assert set(record["files"]) == {"fill-00.png", "fill-01.png", "mean.png", "std.png", "sheet.png"}
+    names = {"fill-00.png", "fill-01.png", "mean.png", "q05.png", "q50.png", "q95.png", "std.png", "sheet.png"}
+    assert set(record["files"]) == names
+    assert Path("out/sub/d/fill-01.jpg").exists(), "written as it came"
     assert record["seconds"] > 0 and record["hole_pixels"] > 0 and rows()[3] == record
 
 
@@ -116,6 +119,50 @@ def test_transparent_pixels_and_one_mask_for_all(model: Path) -> None:
     write_mask(Path("one.png"), np.eye(20, dtype=bool))
     assert fill_many(model, data="cut", masks="one.png", out="eye") == 0
     assert {row["hole_pixels"] for row in rows("eye")} == {20}
+
+
+def test_every_picture_comes_back_in_its_own_format_or_in_one(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mixed").mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (20, 20), dtype=np.uint8)
+    hole = draw("boxes", 20, 20, np.random.default_rng(0))
+    np.save("mixed/field.npy", values / 7)
+    Image.fromarray(values).save("mixed/photo.jpg")
+    Image.fromarray(values * np.uint16(200)).save("mixed/scan.tif")
+    np.save("one.npy", hole)
+    assert fill_many(model, data="mixed", masks="one.npy") == 0
+    told = capsys.readouterr().out
+    assert "note: JPEG is lossy" in told and "float64 values: the model sees 256 levels of them (1 pictures)" in told
+    found = {path.relative_to("out").as_posix() for path in Path("out").glob("*/fill-00.*")}
+    assert found == {"field/fill-00.npy", "photo/fill-00.jpg", "scan/fill-00.tif"}
+    assert np.array_equal(np.load("out/field/fill-00.npy")[~hole], (values / 7)[~hole])
+    scan = np.asarray(Image.open("out/scan/fill-01.tif"))
+    assert scan.dtype == np.uint16 and np.array_equal(scan[~hole], (values * np.uint16(200))[~hole])
+    assert "format: None there, png here" in refused(capsys, model, "--format", "png", data="mixed", masks="one.npy")
+    assert fill_many(model, "--format", "png", data="mixed", masks="one.npy", out="png") == 0
+    assert {path.name for path in Path("png").glob("*/fill-00.*")} == {"fill-00.png"}
+
+
+def test_soft_masks_are_told_once(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in Path("masks").rglob("*.png"):
+        image = Image.open(path)
+        image.resize((20, 15), Image.Resampling.BOX).resize(image.size, Image.Resampling.BILINEAR).save(path)
+    assert fill_many(model, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["notes"]["the mask has soft edges: values over 127 count as missing"] >= 4
+
+
+def test_transparent_pixels_and_those_that_are_no_number_need_no_mask(model: Path) -> None:
+    Path("gaps").mkdir()
+    field = np.arange(400.0).reshape(20, 20)
+    field[3:9, 4:12] = np.nan
+    np.save("gaps/field.npy", field)
+    cut = np.dstack([np.full((20, 20, 3), 90, np.uint8), np.where(np.eye(20), 0, 255).astype(np.uint8)])
+    save_png(Path("gaps/cut.png"), cut)
+    save_png(Path("gaps/whole.png"), cut[..., :3])
+    assert fill_many(model, data="gaps", masks=None) == 0
+    assert statuses() == {"cut.png": "filled", "field.npy": "filled", "whole.png": "skipped"}
+    assert "--masks" in rows()[2]["reason"]
+    assert {row["picture"]: row.get("hole_pixels") for row in rows()[:2]} == {"cut.png": 20, "field.npy": 48}
 
 
 def test_an_empty_mask_leaves_the_picture_unchanged(model: Path) -> None:
@@ -236,7 +283,7 @@ def test_only_a_core_to_spare_lets_pictures_be_read_and_written_while_others_are
 
 
 def test_an_error_ends_the_threads(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk_fill, "png_bytes", lambda _: 1 / 0)
+    monkeypatch.setattr(Completions, "files", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fill_many(model)
 

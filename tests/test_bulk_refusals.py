@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_no_half_folder(
     write_bytes = Path.write_bytes
 
     def full(path: Path, content: bytes) -> int:
-        if path.name == "mean.png":
+        if path.stem == "mean":
             raise OSError(28, "No space left on device")
         return write_bytes(path, content)
 

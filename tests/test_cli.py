@@ -61,7 +61,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_fill_writes_fills_beside_the_caller(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fill", "photo.png", "--mask", "mask.png", "-n", "3", "--model", str(model)]) == 0
     folder = here / "photo-fills"
-    names = {"fill-00.png", "fill-01.png", "fill-02.png", "mean.png", "std.png", "sheet.png"}
+    names = {"fill-00.png", "fill-01.png", "fill-02.png", "mean.png", "q05.png", "q50.png", "q95.png"}
+    names |= {"std.png", "sheet.png"}
     assert {file.name for file in folder.iterdir()} == names
     for name in names - {"std.png", "sheet.png"}:
         assert np.array_equal(open_picture(folder / name).pixels[~MASK], PIXELS[~MASK])
@@ -79,7 +80,8 @@ def test_json_is_the_whole_record(model: Path, capsys: pytest.CaptureFixture[str
     assert record["hole_pixels"] == MASK.sum()
     assert record["bound"]["nats"] < 0 < record["bound"]["bits_per_dim"]
     assert record["timings"]["total"] >= record["timings"]["draw"] > 0
-    assert len(record["files"]) == 6 and all(Path(file).is_file() for file in record["files"])
+    assert record["quantiles"] == {"q05": "1 of 2", "q50": "1 of 2", "q95": "2 of 2"}
+    assert len(record["files"]) == 9 and all(Path(file).is_file() for file in record["files"])
     assert main([*common, "--out", "other"]) == 0
     assert json.loads(capsys.readouterr().out)["bound"] is None
 
@@ -104,14 +106,14 @@ def test_a_transparent_picture_needs_no_mask(model: Path) -> None:
     save_png(Path("cut.png"), np.dstack([PIXELS, np.where(MASK, 0, 255).astype(np.uint8)]))
     assert main(["fill", "cut.png", "-n", "1", "--model", str(model)]) == 0
     filled = open_picture("cut-fills/fill-00.png")
-    assert filled.alpha is None and np.array_equal(filled.pixels[~MASK], PIXELS[~MASK])
+    assert (filled.alpha == 255).all() and np.array_equal(filled.pixels[~MASK], PIXELS[~MASK])
 
 
 @pytest.mark.parametrize(
     ("name", "image", "note"),
     [
-        ("deep.png", Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257), "16-bit"),
-        ("print.jpg", Image.fromarray(PIXELS).convert("CMYK"), "CMYK"),
+        ("deep.png", Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257), "uint16"),
+        ("print.tif", Image.fromarray(PIXELS).convert("CMYK"), "CMYK"),
         ("few.png", Image.fromarray(PIXELS).convert("P"), "palette"),
     ],
 )
@@ -121,8 +123,41 @@ def test_converted_pictures_are_filled_with_a_note(
     image.save(name)
     assert main(["fill", name, "--mask", "mask.png", "-n", "1", "--model", str(model), "--out", "out"]) == 0
     assert f"note: {note}" in capsys.readouterr().out
-    read = open_picture(name).pixels
-    assert np.array_equal(open_picture("out/fill-00.png").pixels[~MASK], read[~MASK])
+    before, after = (open_picture(path).original for path in (name, Path("out/fill-00").with_suffix(Path(name).suffix)))
+    assert after.mode == before.mode and after.values.dtype == before.values.dtype
+    assert np.array_equal(after.values[~MASK], before.values[~MASK])
+
+
+def test_files_come_back_in_their_own_format_or_another(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(PIXELS).save("photo.jpg", quality=70)
+    fill = ["fill", "photo.jpg", "--mask", "mask.png", "-n", "2", "--model", str(model)]
+    assert main(fill) == 0
+    shown = capsys.readouterr().out
+    assert "note: JPEG is lossy" in shown and "note: of 2 fills q05, q50 and q95 are values 1, 1 and 2" in shown
+    pictures = ("fill-00", "fill-01", "mean", "q05", "q50", "q95")
+    names = {f"{name}.jpg" for name in pictures} | {"std.png", "sheet.png"}
+    assert {file.name for file in Path("photo-fills").iterdir()} == names
+    assert main([*fill, "--format", "png", "--out", "png"]) == 0
+    assert "lossy" not in capsys.readouterr().out
+    read = open_picture("photo.jpg").pixels
+    assert all(np.array_equal(open_picture(f"png/{name}.png").pixels[~MASK], read[~MASK]) for name in pictures)
+    sizes = []
+    for quality in ("20", "95"):
+        assert main([*fill, "--quality", quality, "--out", quality]) == 0
+        sizes.append(Path(quality, "fill-00.jpg").stat().st_size)
+    assert sizes[0] < sizes[1] / 2
+
+
+def test_measurements_keep_their_unit(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = (PIXELS[..., 0] / 7 + 300).astype(np.float32)
+    values[MASK] = np.nan
+    np.save("kelvin.npy", values)
+    assert main(["fill", "kelvin.npy", "-n", "2", "--model", str(model), "--out", "out"]) == 0
+    assert "float32 values" in capsys.readouterr().out
+    filled = np.load("out/fill-01.npy")
+    assert filled.dtype == np.float32 and np.array_equal(filled[~MASK], values[~MASK])
+    assert filled[MASK].min() >= 300 and filled[MASK].max() <= 337
+    assert np.load("out/std.npy").shape == MASK.shape
 
 
 # --------------------------------------------------------------------------------------------------- bad input
@@ -168,6 +203,9 @@ def test_bad_flags_are_refused_by_name(model: Path, capsys: pytest.CaptureFixtur
     fill = ["fill", "photo.png", "--mask", "mask.png", "--model", str(model)]
     assert "--max-pixels" in refused(capsys, *fill, "--max-pixels", "100")
     assert "-n 0" in refused(capsys, *fill, "-n", "0")
+    assert "--format gif" in refused(capsys, *fill, "--format", "gif")
+    assert "--quality 101" in refused(capsys, *fill, "--quality", "101")
+    assert not Path("photo-fills").exists()
     assert "--temperature" in refused(capsys, *fill, "--temperature", "-1")
     assert "--seed" in refused(capsys, *fill, "--seed", "abc")
     assert "--msk" in refused(capsys, *fill, "--msk", "x")

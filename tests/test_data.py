@@ -24,6 +24,7 @@ from manyfill.data import (
 )
 from manyfill.data.folder import EXTENSIONS
 from manyfill.data.loader import coarse_guide, tile, with_channels
+from manyfill.decode import ALLOWED_FORMATS
 from manyfill.errors import ConfigError, DataError, PictureError
 from manyfill.masks import MaskFolder
 
@@ -120,7 +121,7 @@ def test_unusable_paths_are_refused_in_one_line_that_names_them(
 
 def test_every_extension_taken_is_of_an_allowed_format() -> None:
     formats = Image.registered_extensions()
-    assert {formats[extension] for extension in EXTENSIONS} <= set(images.ALLOWED_FORMATS)
+    assert {formats[extension] for extension in EXTENSIONS} <= set(ALLOWED_FORMATS)
 
 
 # The stream

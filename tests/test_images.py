@@ -136,22 +136,36 @@ def test_16_bit_is_reduced_with_a_note() -> None:
     for image in (Image.fromarray(values), Image.fromarray(values.astype(np.int32))):
         for source in (image, encoded(image, "TIFF")):
             picture = open_picture(source)
-            assert np.array_equal(picture.pixels, GREY[..., None])
-            assert len(picture.notes) == 1 and "16-bit" in picture.notes[0]
+            # A thousandth at either end is clipped, the rest stretched.
+            low, high = np.quantile(GREY, (0.001, 0.999))
+            stretched = np.clip((GREY - low) / (high - low) * 255, 0, 255)
+            assert np.abs(picture.pixels[..., 0] - stretched).max() <= 1
+            assert len(picture.notes) == 1 and "256 levels" in picture.notes[0]
 
 
-def test_16_bit_colour_is_noted_although_pil_reduces_it_itself() -> None:
+def test_16_bit_colour_is_read_whole_although_pil_reduces_it() -> None:
     rows = b"".join(b"\0" + row.tobytes() for row in RGB.astype(">u2") * 257)
     header = (60).to_bytes(4, "big") + (40).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    body = (len(d).to_bytes(4, "big") + n + d + zlib.crc32(n + d).to_bytes(4, "big") for n, d in chunks)
+    body = [len(d).to_bytes(4, "big") + n + d + zlib.crc32(n + d).to_bytes(4, "big") for n, d in chunks]
     picture = open_picture(b"\x89PNG\r\n\x1a\n" + b"".join(body))
-    assert np.array_equal(picture.pixels, RGB) and any("16-bit" in note for note in picture.notes)
+    assert np.array_equal(picture.pixels, RGB) and any("uint16" in note for note in picture.notes)
+    assert picture.original is not None and np.array_equal(picture.original.values, RGB * np.uint16(257))
+    opened = open_picture(Image.open(io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(body))))
+    assert np.array_equal(opened.pixels, RGB) and any("reduced" in note for note in opened.notes)
 
 
-def test_32_bit_and_floating_point_are_refused() -> None:
-    assert "32-bit" in refusal(Image.fromarray(np.full((4, 4), 70000, np.int32)))
-    assert "floating-point" in refusal(encoded(Image.fromarray(GREY.astype(np.float32)), "TIFF"))
+def test_32_bit_and_floating_point_are_stretched_to_their_range() -> None:
+    for values in (GREY.astype(np.int32) * 70_000 - 9, GREY.astype(np.float32) / 7):
+        for picture in (open_picture(Image.fromarray(values)), open_picture(encoded(Image.fromarray(values), "TIFF"))):
+            assert picture.pixels.min() == 0 and picture.pixels.max() == 255
+            assert np.corrcoef(picture.pixels.ravel(), GREY.ravel())[0, 1] > 0.999
+            assert np.array_equal(picture.original.values[..., 0], values)
+    assert not open_picture(Image.fromarray(np.full((4, 4), 3.5, np.float32))).pixels.any()
+
+
+def test_kinds_of_pixels_that_are_no_picture_are_refused() -> None:
+    assert "LAB pixels" in refusal(Image.fromarray(RGB).convert("LAB"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -14,13 +14,16 @@ LONGEST_FILE = 350
 
 # From the ground up; a module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "progress", "rng", "rank", "files", "distributions", "masks", "images", "html", "plots", "device"),
+    (
+        *("errors", "progress", "rng", "rank", "files", "distributions", "html", "plots", "device", "quantiles"),
+        *("originals", "formats", "decode", "images", "encode", "masks"),
+    ),
     ("models",),
     ("checkpoint", "data", "diagnostics", "octaves"),
     ("pipeline", "inputs", "completions", "crop", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "diagnose", "web"),
-    ("cli", "cli_data", "cli_diagnose", "demo"),
+    ("cli", "cli_data", "cli_diagnose", "cli_info", "demo"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

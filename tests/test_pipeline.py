@@ -255,7 +255,7 @@ def test_an_empty_hole_asks_nothing_of_the_network(filler: Filler, monkeypatch: 
 def test_holes_too_fine_for_the_model_are_told(filler: Filler) -> None:
     mask = np.indices((128, 128)).sum(0) % 2 == 0
     assert pipeline.TOO_FINE_NOTE in filler(noise_picture(128, 128), mask, n=1).notes
-    assert not filler(noise_picture(128, 128), np.ones((128, 128), bool), n=1).notes
+    assert filler(noise_picture(128, 128), np.ones((128, 128), bool), n=1).notes == (pipeline.NOTHING_KNOWN_NOTE,)
 
 
 PICTURE, MASK = noise_picture(8, 9), box_mask(8, 9, 2, 2, 5, 5)
@@ -333,12 +333,13 @@ def test_results_are_saved_whole(filler: Filler, tmp_path) -> None:
     picture, mask = noise_picture(50, 70), draw("centre", 50, 70, np.random.default_rng(0))
     result = filler(picture, mask, n=5, truth=picture)
     files = result.save(tmp_path / "new" / "folder")
-    names = [f"fill-{i:02d}.png" for i in range(5)] + ["mean.png", "std.png", "sheet.png"]
+    names = [f"fill-{i:02d}.png" for i in range(5)] + ["mean.png", "q05.png", "q50.png", "q95.png"]
+    names += ["std.png", "sheet.png"]
     assert [file.name for file in files] == names
     assert sorted(file.name for file in (tmp_path / "new" / "folder").iterdir()) == sorted(names)
     for file, image in zip(files, [*result.images, result.mean], strict=False):
         assert np.array_equal(open_picture(file).pixels, image)
-    assert open_picture(files[6]).pixels.shape == (50, 70, 3)
+    assert open_picture(files[9]).pixels.shape == (50, 70, 3)
     assert "sheet.png" not in {file.name for file in result.save(tmp_path / "plain", sheet=False)}
     record = json.loads(json.dumps(result.record()))
     assert (

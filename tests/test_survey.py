@@ -42,7 +42,7 @@ def test_everything_is_counted(folder: Path) -> None:
     record = survey(open_source(folder), workers=2).record()
     assert (record["pictures"], record["usable"], record["grey"]) == (11, 9, 2)
     assert (record["with_captions"], record["captions"]) == (2, 3)
-    assert record["notes"] == {"16-bit values reduced to 8 bits": 1}
+    assert record["notes"] == {"uint16 values: the model sees 256 levels of them": 1}
     assert [Path(entry["name"]).name for entry in record["broken"]] == ["bad.png", "worse.jpg"]
     assert all(entry["name"] in entry["reason"] for entry in record["broken"])
     sizes = record["sizes"]

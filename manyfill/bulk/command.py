@@ -28,6 +28,9 @@ def fill_many(
     batch: int | None = None,
     workers: int | None = None,
     sheets: bool = False,
+    quantiles: bool = False,
+    format: str | None = None,
+    quality: int | None = None,
     strict: bool = False,
     ray: bool = False,
     ray_address: str | None = None,
@@ -65,6 +68,12 @@ def fill_many(
         Threads that read and write while the model draws; 2 if left out. Large pictures on many cores are worth more.
     sheets
         Write sheet.png for each picture too.
+    quantiles
+        Write the 5, 50 and 95 % quantiles q05, q50 and q95 of each picture too.
+    format
+        png, jpeg, webp, tiff or npy instead of each picture's own format.
+    quality
+        Of JPEG and WebP, 1 to 100; if left out, a JPEG is coded as it was.
     strict
         Make the first picture that cannot be filled an error instead of skipping it.
     ray
@@ -78,6 +87,7 @@ def fill_many(
     """
     from manyfill.bulk.job import BATCH, WORKERS, Job
     from manyfill.bulk.run import fill_many
+    from manyfill.encode import Encoding
     from manyfill.errors import ConfigError
     from manyfill.images import DEFAULT_MAX_PIXELS
     from manyfill.inputs import Sampling
@@ -93,6 +103,8 @@ def fill_many(
         batch=BATCH if batch is None else batch,
         workers=WORKERS if workers is None else workers,
         sheets=sheets,
+        quantiles=quantiles,
+        encoding=Encoding(format, quality),
         strict=strict,
     )
     rank, elsewhere = Rank.of(), None

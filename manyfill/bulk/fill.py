@@ -24,7 +24,6 @@ from manyfill.completions import Completions, Timings
 from manyfill.device import leaves_a_core
 from manyfill.errors import OutputError, PictureError
 from manyfill.files import save_folder
-from manyfill.images import png_bytes
 from manyfill.inputs import Subject
 from manyfill.pipeline import AT_ONCE, Drawn, Filler, Shown
 
@@ -98,7 +97,9 @@ class BulkFiller:
         seconds = drawn.seconds if drawn else 0.0
         spent = Timings(seconds, 0.0, case.seconds + seconds)
         completions = self.filler.complete(case.subject, case.shown, drawn, self.job.sampling, spent)
-        files = {name: png_bytes(pixels) for name, pixels in completions.files(self.job.sheets).items()}
+        job = self.job
+        completions = completions.noted(job.encoding, job.quantiles)
+        files = dict(completions.files(job.encoding, sheet=job.sheets, with_quantiles=job.quantiles))
         row = self._record(case, completions, {name: len(content) for name, content in files.items()})
         files[RECORD] = (json.dumps(row, indent=2) + "\n").encode()
         save_folder(self._folder(case.number), files, self.scratch)

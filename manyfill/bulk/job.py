@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from manyfill.encode import Encoding
 from manyfill.errors import ConfigError
 from manyfill.images import DEFAULT_MAX_PIXELS
 from manyfill.inputs import Sampling
@@ -27,6 +28,8 @@ class Job:
     batch: int = BATCH
     workers: int = WORKERS
     sheets: bool = False
+    quantiles: bool = False
+    encoding: Encoding = field(default_factory=Encoding)
     strict: bool = False
 
     def __post_init__(self) -> None:

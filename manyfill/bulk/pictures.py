@@ -13,7 +13,7 @@ from manyfill.data.folder import is_picture
 from manyfill.data.source import JoinedSource
 from manyfill.errors import DataError, PictureError
 from manyfill.images import Picture, open_picture
-from manyfill.inputs import Subject, read
+from manyfill.inputs import Subject, own_mask, read
 
 TRANSPARENT, ONE, EACH = "transparent pixels", "one for all", "one for each"
 
@@ -25,7 +25,9 @@ class Pictures:
         self._source, self.names = _open(path)
         self.folders = folders(self.names)
         self._max_pixels = max_pixels
-        self.kind = TRANSPARENT if masks is None else ONE if masks.is_file() and is_picture(masks.name) else EACH
+        self.kind = (
+            TRANSPARENT if masks is None else ONE if masks.is_file() and is_picture(masks.name, arrays=True) else EACH
+        )
         self._mask = self._masks(masks)
 
     def __len__(self) -> int:
@@ -35,7 +37,7 @@ class Pictures:
         """The picture with its hole; PictureError where either cannot be used."""
         picture = self._source.picture(number, self._max_pixels)
         mask = self._mask(self.names[number])
-        if mask is None and picture.alpha is None:
+        if mask is None and own_mask(picture) is None:
             raise PictureError(f"{picture.name}: has no transparent pixels to fill; name its mask with --masks")
         return read(picture, mask)
 
@@ -84,7 +86,7 @@ class _MaskFolder:
 
 def _open(path: Path) -> tuple[JoinedSource, list[str]]:
     """The pictures of a folder or shard, and their paths within it."""
-    source = open_source(path)
+    source = open_source(path, arrays=True)
     assert isinstance(source, JoinedSource)
     return source, [_within(source.name(number), path) for number in range(len(source))]
 

@@ -28,6 +28,9 @@ def agree(job: Job, pictures: Pictures, model: str) -> None:
         "masks": pictures.kind,
         "batch": job.batch,
         "sheets": job.sheets,
+        "quantiles": job.quantiles,
+        "format": job.encoding.format,
+        "quality": job.encoding.quality,
     }
     path = job.out / "request.json"
     try:
@@ -57,23 +60,26 @@ def sweep(out: Path, rank: Rank) -> None:
 
 @dataclass
 class Summary:
-    """How many pictures have which status, how many of them an earlier run did, and why the first was skipped."""
+    """How many pictures have which status or note, how many an earlier run did, and why the first was skipped."""
 
     report: Path
     counts: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
     reused: int = 0
     first_skip: str | None = None
     seconds: float = 0.0
 
     def add(self, row: Row) -> None:
         self.counts[row["status"]] += 1
+        self.notes.update(row.get("notes", ()))
         self.reused += row.get("reused", False)
         self.first_skip = self.first_skip or row.get("reason")
 
     def record(self) -> dict[str, Any]:
         """All of it, as values that JSON can hold."""
         counts = {status: self.counts[status] for status in STATUSES}
-        return {**counts, "reused": self.reused, "seconds": round(self.seconds, 3), "report": str(self.report)}
+        told = {"notes": dict(self.notes.most_common())}
+        return {**counts, **told, "reused": self.reused, "seconds": round(self.seconds, 3), "report": str(self.report)}
 
     def __str__(self) -> str:
         counts = [(status, self.counts[status]) for status in STATUSES if self.counts[status]]
@@ -81,7 +87,8 @@ class Summary:
         before = f" ({self.reused} of them before)" if self.reused else ""
         note = f"\nnote: skipped {self.first_skip}" if self.first_skip else ""
         more = f"\nnote: and {self.counts[SKIPPED] - 1} more, see the report" if self.counts[SKIPPED] > 1 else ""
-        return f"{told}{before} in {self.seconds:.1f} s: see {self.report}{note}{more}"
+        common = "".join(f"\nnote: {text} ({count} pictures)" for text, count in self.notes.most_common())
+        return f"{told}{before} in {self.seconds:.1f} s: see {self.report}{note}{more}{common}"
 
 
 class Report:

@@ -11,9 +11,10 @@ from manyfill.errors import DataError
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 
 
-def is_picture(name: str) -> bool:
-    """Whether a bare file name is a picture's; hidden files (macOS leaves `._photo.jpg` about) are not."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+def is_picture(name: str, arrays: bool = False) -> bool:
+    """Whether a bare file name is a picture's, or a saved array's; hidden files (macOS's `._photo.jpg`) are not."""
+    extension = os.path.splitext(name)[1].lower()
+    return not name.startswith(".") and (extension in EXTENSIONS or (arrays and extension == ".npy"))
 
 
 def parse_captions(text: bytes) -> list[str]:

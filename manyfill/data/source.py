@@ -42,22 +42,23 @@ class JoinedSource(PictureFiles):
         return part.captions(local)
 
 
-def open_source(*paths: Path | str, images: Path | None = None) -> PictureFiles:
+def open_source(*paths: Path | str, images: Path | None = None, arrays: bool = False) -> PictureFiles:
     """All pictures of the given paths in order: folders (searched through), .tar shards and COCO captions (.json).
 
     A folder is taken whole, the shards in it too: where train and test shards lie side by side, name the shards. Where
     a metadata.jsonl lies in it, that gives the captions of what it lists. `images` is the folder of the pictures that
-    a .json lists. DataError for a path that is missing, of another kind or without pictures.
+    a .json lists; `arrays` takes .npy files in folders for pictures too. DataError for a path that is missing, of
+    another kind or without pictures.
     """
     if not paths:
         raise DataError("no data given; name a folder of pictures or .tar shards")
-    return JoinedSource([part for path in paths for part in _parts(Path(path), images)])
+    return JoinedSource([part for path in paths for part in _parts(Path(path), images, arrays)])
 
 
-def _parts(path: Path, images: Path | None) -> list[PictureFiles]:
+def _parts(path: Path, images: Path | None, arrays: bool) -> list[PictureFiles]:
     kind = path.suffix.lower()
     if path.is_dir():
-        parts = _folder_parts(path)
+        parts = _folder_parts(path, arrays)
     elif kind == ".tar" and path.is_file():
         parts = [ShardSource(path)]
     elif kind == ".json" and path.is_file():
@@ -73,12 +74,12 @@ def _parts(path: Path, images: Path | None) -> list[PictureFiles]:
     return parts
 
 
-def _folder_parts(root: Path) -> list[PictureFiles]:
+def _folder_parts(root: Path, arrays: bool) -> list[PictureFiles]:
     """Pictures that no list names, then the shards, then the pictures of each list."""
     files = files_below(root)
     bare = [(file, file.rpartition("/")[2]) for file in files]
     shards = [ShardSource(root / file) for file, name in bare if name.lower().endswith(".tar") and name[0] != "."]
     lists = [read_metadata(root / file) for file, name in bare if name == METADATA]
     listed = {path for source in lists for path in source.within(root)}
-    pictures = (file for file, name in bare if is_picture(name) and file not in listed)
+    pictures = (file for file, name in bare if is_picture(name, arrays) and file not in listed)
     return [FolderSource(root, pictures), *shards, *lists]
