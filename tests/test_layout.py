@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "rng", "rank", "files", "distributions", "masks", "images", "html", "device"),
     ("models",),
     ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves"),
-    ("pipeline", "inputs", "completions", "train", "export"),
+    ("pipeline", "inputs", "completions", "effort", "drawing", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "web"),
     ("cli", "cli_data", "cli_steer", "demo"),
