@@ -1,19 +1,16 @@
 """The command line. Nothing heavy is imported before a command needs it, so that --help answers at once."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from manyfill import __version__, cli_data, cli_diagnose, cli_info
+from manyfill import __version__, cli_data, cli_diagnose, cli_info, cli_steer
 from manyfill.bulk.command import fill_many
+from manyfill.cli_steer import filler_of, finish, shown
 from manyfill.errors import ElsewhereError, ManyfillError
-
-if TYPE_CHECKING:
-    from manyfill.completions import Completions
 
 BAD_INPUT, INTERRUPTED = 2, 130
 Count = Annotated[int, Parameter(name=["--count", "-n"])]
@@ -33,6 +30,8 @@ app.command(cli_diagnose.levels)
 app.command(cli_diagnose.diagnose)
 app.command(fill_many)
 app.command(cli_info.info)
+app.command(cli_steer.reroll)
+app.command(cli_steer.blend)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,11 +63,15 @@ def fill(
     out: Path | None = None,
     model: str = "default",
     seed: int = 0,
-    temperature: float = 1.0,
+    temperature: str = "1",
     truth: Path | None = None,
     max_pixels: int | None = None,
     format: str | None = None,
     quality: int | None = None,
+    latents: bool = False,
+    max_memory: str | None = None,
+    tile_batch: int | None = None,
+    device: str | None = None,
     as_json: Json = False,
 ) -> None:
     """Fill the hole of PHOTO n times.
@@ -92,7 +95,8 @@ def fill(
     seed
         The same seed draws the same fills.
     temperature
-        Spread of the latents: 1 draws from the model as it is, 0 takes their means.
+        Spread of the latents: 1 draws from the model as it is, 0 takes their means. Or one for each level, coarsest
+        first, such as 0.5,0.5,1: the last stands for all finer ones too.
     truth
         The whole picture, to evaluate the likelihood bound of what is really there.
     max_pixels
@@ -101,35 +105,28 @@ def fill(
         png, jpeg, webp, tiff or npy instead of PHOTO's own format.
     quality
         Of JPEG and WebP, 1 to 100; if left out, a JPEG is coded as PHOTO was.
+    latents
+        Write fill-00.safetensors, ... too, for reroll and blend.
+    max_memory
+        Keep to so much memory, such as 2G, by drawing fewer tiles at once; an error if that cannot be.
+    tile_batch
+        How many tiles to draw at once, 32 if left out.
+    device
+        Where to compute, such as cpu or cuda; the GPU if there is one.
     as_json
         Print a record to read by machine, and write it as fill.json.
     """
     from manyfill.encode import Encoding
-    from manyfill.files import save_text
     from manyfill.images import DEFAULT_MAX_PIXELS
-    from manyfill.pipeline import Filler
-    from manyfill.progress import bar, following
+    from manyfill.inputs import parse_temperature
 
     encoding = Encoding(format, quality)
     cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
-    with following(bar):
-        completions = Filler.from_pretrained(model)(photo, mask, n, seed, temperature, truth, cap).noted(encoding)
-    out = Path(f"{photo.stem}-fills") if out is None else out
-    files = completions.save(out, encoding=encoding)
-    if not as_json:
-        print(_summary(completions, out))
-        return
-    record = {**completions.record(), "files": [str(file) for file in [*files, out / "fill.json"]]}
-    text = json.dumps(record, indent=2)
-    save_text(out / "fill.json", text + "\n")
-    print(text)
-
-
-def _summary(completions: "Completions", out: Path) -> str:
-    lines = [f"{len(completions.images)} fills in {completions.timings.total:.1f} s: look at {out / 'sheet.png'}"]
-    if completions.bound is not None:
-        lines.append(f"bound: {completions.bound.nats:.1f} nats, {completions.bound.bits_per_dim:.3f} bits/dim")
-    return "\n".join(lines + [f"note: {note}" for note in completions.notes])
+    spread = parse_temperature(temperature)
+    filler = filler_of(model, device, tile_batch, max_memory)
+    with shown() as progress:
+        completions = filler(photo, mask, n, seed, spread, truth, cap, progress=progress)
+    finish(completions, Path(f"{photo.stem}-fills") if out is None else out, encoding, latents, as_json)
 
 
 @app.command

@@ -5,12 +5,13 @@ Legend: H W the picture's size, C its channels (1 or 3), N fills, Z latent chann
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from manyfill.crop import Box
@@ -20,8 +21,10 @@ from manyfill.images import contact_sheet, heatmap, png_bytes
 from manyfill.models.bound import bits_per_dim
 from manyfill.originals import Original
 from manyfill.quantiles import PROBABILITIES, few_note, quantiles, rank
+from manyfill.recipe import Fill
 
 SMALLEST_TILE, LARGEST_TILE, FEWEST_COLUMNS = 192, 320, 4
+PART = 4096  # pixels
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,16 @@ class Completions:
 
     images N times (H, W, C), equal to `picture` wherever `mask` is False; mean (H, W, C), the pixel distributions'
     expectation averaged over the fills; std float32 (H, W), the fills' standard deviation in grey levels averaged
-    over the channels; bound None without `truth`; latents by level, coarsest first, (N, Z, size, size) each; seeds
-    N generator keys; crop None where nothing was missing; original what the picture's file held, for files like it.
+    over the channels; bound None without `truth`; fills N records to reroll and blend from; crop None where nothing was
+    missing; original what the picture's file held, for files like it; seed and temperature None for a blend, which has
+    none.
     """
 
     images: list[np.ndarray]
     mean: np.ndarray
     std: np.ndarray
     bound: Likelihood | None
-    latents: list[Tensor]
-    seeds: tuple[int, ...]
+    fills: tuple[Fill, ...]
     crop: Box | None
     notes: tuple[str, ...]
     timings: Timings
@@ -85,8 +88,18 @@ class Completions:
     truth: np.ndarray | None
     original: Original
     model: str
-    seed: int
-    temperature: float
+    seed: int | None
+    temperature: float | Sequence[float] | None
+
+    @property
+    def latents(self) -> list[Tensor]:
+        """By level, coarsest first, (N, T, Z, size, size) each, of T tiles of the first size."""
+        return [torch.stack(level) for level in zip(*(fill.latents for fill in self.fills), strict=True)]
+
+    @property
+    def seeds(self) -> tuple[tuple[int, ...], ...]:
+        """Of each fill the keys that its noise comes from."""
+        return tuple(fill.recipe.keys for fill in self.fills)
 
     def record(self) -> dict[str, Any]:
         """All that is not a picture, as values that JSON can hold."""
@@ -95,7 +108,7 @@ class Completions:
             "model": self.model,
             "n": len(self.images),
             "seed": self.seed,
-            "seeds": list(self.seeds),
+            "seeds": list(map(list, self.seeds)),
             "temperature": self.temperature,
             "size": {"height": height, "width": width},
             "hole_pixels": int(self.mask.sum()),
@@ -115,17 +128,26 @@ class Completions:
         return replace(self, notes=(*self.notes, *encoding.notes(self.original), *few))
 
     def save(
-        self, directory: str | os.PathLike[str], *, sheet: bool = True, encoding: Encoding | None = None
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        sheet: bool = True,
+        encoding: Encoding | None = None,
+        latents: bool = False,
     ) -> list[Path]:
         """Write what `files` gives into a directory, made if need be, and return the files' paths.
 
-        Every file appears whole or not at all. Raises OutputError where it cannot be written.
+        With `latents` also fill-00.safetensors, ..., to reroll and blend. Every file appears whole or not at all.
+        Raises OutputError where it cannot be written.
         """
         folder = make_folder(Path(directory))
         paths = []
         for name, content in self.files(encoding or Encoding(), sheet=sheet):
             save_bytes(folder / name, content)
             paths.append(folder / name)
+        for i, fill in enumerate(self.fills if latents else ()):
+            paths.append(folder / f"fill-{i:02d}.safetensors")
+            fill.save(paths[-1])
         return paths
 
     def files(
@@ -187,3 +209,13 @@ def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     rows, columns = np.ogrid[:height, :width]
     stripes = np.where((rows + columns) // stripe % 2, 190, 110).astype(np.uint8)
     return np.where(mask[..., None], stripes[..., None], pixels)
+
+
+def spread(images: list[np.ndarray], mask: np.ndarray) -> np.ndarray:
+    """Standard deviation over the fills, averaged over channels, float32 (H, W); exactly 0 where all agree."""
+    std, missing = np.zeros(mask.shape, np.float32), np.flatnonzero(mask)
+    # In parts, so that never all the fills are in memory once more.
+    for part in np.split(missing, range(PART, len(missing), PART)):
+        values = np.stack([image.reshape(-1, image.shape[2]).take(part, 0) for image in images])
+        std.put(part, values.std(0).mean(-1))
+    return std

@@ -1,58 +1,38 @@
-"""From any picture and any hole to many fills: read, crop, shrink to the model's size, draw, enlarge, paste.
+"""From any picture and any hole to many fills: read, crop, draw octave by octave, paste.
 
 Legend: H W the picture's size, C its channels (1 or 3), S the model's size, N fills. Pixels are uint8 (H, W, C),
 masks bool (H, W) with True = missing, tensors (C, H, W) in [-1, 1].
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from time import perf_counter
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from manyfill.checkpoint import load_model
-from manyfill.completions import Completions, Likelihood, Timings
-from manyfill.crop import Box, paste, shrink, surround
-from manyfill.device import autocast, best_device
-from manyfill.errors import PictureError
-from manyfill.images import DEFAULT_MAX_PIXELS, to_pixels, to_tensor
+from manyfill import octaves
+from manyfill.checkpoint import digest, load_model
+from manyfill.completions import Completions, Likelihood, Timings, spread
+from manyfill.crop import parts, shrink, surround
+from manyfill.device import autocast, best_device, named
+from manyfill.drawing import Drawn, Shown, draw, pasted
+from manyfill.effort import Progress
+from manyfill.errors import ConfigError, PictureError
+from manyfill.images import DEFAULT_MAX_PIXELS, to_tensor
 from manyfill.inputs import PictureLike, Sampling, Subject, read
 from manyfill.models.bound import importance_bound, level_kl, log_weight
 from manyfill.models.hvae import ConditionalHVAE, Known
-from manyfill.rng import generator, key
+from manyfill.octaves import TILE_BATCH
+from manyfill.recipe import Fill, Recipe, Recipes, parse_levels
+from manyfill.rng import key
 
-AT_ONCE = 16  # fills of a picture, or samples of a bound: in portions, so that memory does not grow with their number
+AT_ONCE = 16  # samples of a bound: in portions, so that memory does not grow with their number
 BOUND_SAMPLES = 16
-PART = 4096  # pixels
 EMPTY_NOTE = "the mask is empty (all black): nothing to fill, the picture is unchanged"
 NOTHING_KNOWN_NOTE = "nothing of the picture is known: the fills are what the model makes up"
-TOO_FINE_NOTE = "the holes are too fine for the model's size: nothing known is left there, the fills ignore the picture"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What the model is shown of a picture: x (1, C, S, S) and m (1, 1, S, S) of the square `box`."""
-
-    box: Box
-    x: Tensor
-    m: Tensor
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Fills x (N, C, S, S), their mean (C, S, S), the latents by level (N, Z, size, size), and the seconds it took.
-
-    All of it lies where the model does.
-    """
-
-    x: Tensor
-    mean: Tensor
-    latents: list[Tensor]
-    seconds: float
 
 
 class Filler:
@@ -62,18 +42,31 @@ class Filler:
     several pictures in one batch of the model, and to do all the others in threads meanwhile.
     """
 
-    def __init__(self, model: ConditionalHVAE, id: str) -> None:
+    def __init__(
+        self, model: ConditionalHVAE, id: str, tile_batch: int = TILE_BATCH, max_memory: int | None = None
+    ) -> None:
+        if tile_batch < 1:
+            raise ConfigError(f"--tile-batch {tile_batch}: must be 1 or more")
         self.model, self.id = model.eval(), id
         self.device = next(model.parameters()).device
+        self.tile_batch, self.max_memory = tile_batch, max_memory
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str] = "default", device: str | None = None) -> "Filler":
-        """The model of `source`: "default", a directory or a hub id "owner/name"; raises ModelError.
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str] = "default",
+        device: str | None = None,
+        tile_batch: int = TILE_BATCH,
+        max_memory: int | None = None,
+    ) -> "Filler":
+        """The model of `source`: "default", a directory or a hub id "owner/name"; raises ModelError and ConfigError.
 
-        `device` is torch's name of where to compute; None takes the GPU if there is one.
+        `device` is torch's name of where to compute; None takes the GPU if there is one. At most `tile_batch` tiles are
+        drawn at once, fewer where `max_memory` bytes (roughly, of the process) would not do.
         """
+        where = named(device) if device else best_device()
         loaded = load_model(os.fspath(source))
-        return cls(loaded.model.to(torch.device(device) if device else best_device()), loaded.id)
+        return cls(loaded.model.to(where), loaded.id, tile_batch, max_memory)
 
     def __call__(
         self,
@@ -81,110 +74,204 @@ class Filler:
         mask: PictureLike | None = None,
         n: int = 8,
         seed: int = 0,
-        temperature: float = 1.0,
+        temperature: float | Sequence[float] = 1.0,
         truth: PictureLike | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         bound_samples: int = BOUND_SAMPLES,
+        progress: Progress | None = None,
     ) -> Completions:
         """Draw n fills of the picture; fill i is a function of (picture, mask, seed, i) and the temperature.
+
+        A temperature scales the deviations of all latents, or there is one for each level, coarsest first, of which the
+        last stands for all finer ones too.
 
         Pictures are paths, PIL images, uint8 arrays (H, W), (H, W, 1) or (H, W, 3), or tensors (C, H, W) in [-1, 1];
         masks are paths or PIL images (luma over 127 = missing), or arrays or tensors (H, W) of bool, 0 and 1, or 0 to
         255; None takes the picture's transparent pixels. `truth` is the whole picture, for the bounds,
         estimated with `bound_samples` draws of the posterior at the model's size. Hole pixels of `image` are never
-        read. Raises PictureError and ConfigError.
+        read. `progress` is told the effort beforehand, and then how far it is. Raises PictureError and ConfigError.
         """
         started = perf_counter()
         assert bound_samples >= 1
         sampling = Sampling(n, seed, temperature)
         subject = read(image, mask, truth, max_pixels)
         shown = self.show(subject)
-        drawn = self.draw([shown], sampling)[0] if shown else None
+        drawn = self._draw([shown], sampling.recipes, progress=progress)[0] if shown else None
         began = perf_counter()
-        bound = self._bound(subject, shown, seed, bound_samples) if shown else None
+        bound = self._bound(subject, seed, bound_samples) if shown else None
         now = perf_counter()
         spent = Timings(draw=drawn.seconds if drawn else 0.0, bound=now - began if bound else 0.0, total=now - started)
         return self.complete(subject, shown, drawn, sampling, spent, bound)
 
+    def reroll(
+        self,
+        image: PictureLike,
+        mask: PictureLike | None,
+        fill: Fill,
+        keep: str | Iterable[int],
+        n: int = 8,
+        seed: int = 0,
+        temperature: float | Sequence[float] = 1.0,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        progress: Progress | None = None,
+    ) -> Completions:
+        """Draw n fills that share some levels with a fill of the same picture: `keep` "1-4" its composition, "5-" its
+        texture.
+
+        Levels count from 1, the coarsest; after the model's come the octaves. `keep` may also be "all", "none" or
+        numbers. Kept levels have the noise, temperature and, above any that is redrawn, the very latents of `fill`;
+        below, latents follow what is redrawn above them, so that each fill is a draw from the model. The noise of the
+        pixels stays where that of the last level does: keeping all gives the same bytes. `fill` is one of
+        `Completions.fills`, or `Fill.load(path)`. Raises PictureError, also for a fill of another model or picture,
+        and ConfigError.
+        """
+        kept = parse_levels(keep, len(fill.recipe.layers))
+        sampling = Sampling(n, seed, temperature, "reroll")
+
+        def recipes(levels: int) -> list[Recipe]:
+            return [fill.recipe.keep(kept, fresh) for fresh in sampling.recipes(levels)]
+
+        above = next(level for level in range(len(kept) + 1) if level not in kept)
+        return self._steer(image, mask, (fill,), recipes, fill.latents[:above], sampling, max_pixels, progress)
+
+    def blend(
+        self,
+        image: PictureLike,
+        mask: PictureLike | None,
+        first: Fill,
+        last: Fill,
+        steps: int = 8,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        progress: Progress | None = None,
+    ) -> Completions:
+        """Fills in even steps from one fill of a picture to another; the two themselves are the first and the last.
+
+        Each level's noise moves along the great circle between that of the two, in the prior's own units. So it stays
+        standard normal, and every step is a draw from the model as likely as any; along the straight line deviations
+        would sink by 0.7 in the middle, and latents taken between those of two fills would not suit what the coarser
+        levels have come to. The pixels' noise changes over in the middle. Raises as `reroll`.
+        """
+        if steps < 2:
+            raise ConfigError(f"--steps {steps}: from one fill to another takes 2 or more")
+
+        def recipes(levels: int) -> list[Recipe]:
+            return [first.recipe.blend(last.recipe, step / (steps - 1)) for step in range(steps)]
+
+        return self._steer(image, mask, (first, last), recipes, (), None, max_pixels, progress)
+
+    def _steer(
+        self,
+        image: PictureLike,
+        mask: PictureLike | None,
+        fills: Sequence[Fill],
+        recipes: Recipes,
+        given: Sequence[Tensor],
+        sampling: Sampling | None,
+        max_pixels: int,
+        progress: Progress | None,
+    ) -> Completions:
+        started = perf_counter()
+        subject = read(image, mask, max_pixels=max_pixels)
+        picture = subject.digest()
+        for fill in fills:
+            fill.check(self.digest, picture)
+        shown = self.show(subject)
+        assert shown, "a picture with fills has a hole"
+        drawn = self._draw([shown], recipes, given, progress)[0]
+        spent = Timings(draw=drawn.seconds, bound=0.0, total=perf_counter() - started)
+        return self.complete(subject, shown, drawn, sampling, spent)
+
     @torch.inference_mode()
     def condition(self, image: PictureLike, mask: PictureLike | None = None) -> Known:
         """What the model is told of a picture with a hole, as in a call."""
-        shown = self.show(read(image, mask))
-        assert shown, "a hole to fill"
+        subject = read(image, mask)
         with autocast(self.device):
-            return self.model.encode_known(shown.x, shown.m)
+            return self.model.encode_known(*self.at_once(subject.picture.pixels, subject.hole))
+
+    def at_once(self, pixels: np.ndarray, hole: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The square around all that is missing at the model's own size: x (1, C, S, S), m (1, 1, S, S)."""
+        config, box = self.model.config, surround(hole, self.model.config.size)
+        small, missing = shrink(box.cut(pixels), box.cut(hole), config.size)
+        m = torch.from_numpy(missing)[None, None].float().to(self.device)
+        return self._tensor(small), m
 
     def show(self, subject: Subject) -> Shown | None:
-        """The square around the hole at the model's size; None where nothing is missing. PictureError."""
+        """The holes and their surroundings; None where nothing is missing. PictureError."""
         config, pixels, hole = self.model.config, subject.picture.pixels, subject.hole
         if not hole.any():
             return None
         if pixels.shape[2] > config.channels:
             name = subject.picture.name
             raise PictureError(f"{name}: is in colour but the model is grey; convert it or change --model")
-        box = surround(hole, config.size)
-        small, small_hole = shrink(box.cut(pixels), box.cut(hole), config.size)
-        notes = () if not small_hole.all() else (NOTHING_KNOWN_NOTE,) if hole.all() else (TOO_FINE_NOTE,)
-        m = torch.from_numpy(small_hole)[None, None].float().to(self.device)
-        return Shown(box, self._tensor(small), m, notes)
+        found = parts(pixels, hole, config.size)
+        plans = [octaves.sizes(part, config.size) for part in found]
+        return Shown(surround(hole, config.size), found, plans, pixels.size)
 
-    @torch.inference_mode()
     def draw(self, pictures: Sequence[Shown], sampling: Sampling) -> list[Drawn]:
-        """The fills of each picture, of all of them in one batch; each from generators of its own."""
-        began, n = perf_counter(), sampling.n
-        portions = [range(start, min(start + AT_ONCE, n)) for start in range(0, n, AT_ONCE)]
-        parts: list[list[tuple[Tensor, Tensor, list[Tensor]]]] = [[] for _ in pictures]
-        with autocast(self.device):
-            known = self.model.encode_known(torch.cat([s.x for s in pictures]), torch.cat([s.m for s in pictures]))
-            for portion in portions:
-                noise = [generator(sampling.seed, "fill", i) for _ in pictures for i in portion]
-                fills = self.model.fill(known, noise, sampling.temperature)
-                for place, part in enumerate(parts):
-                    own = slice(place * len(portion), (place + 1) * len(portion))
-                    part.append((fills.x[own], fills.mean[own].sum(0), [z[own] for z in fills.latents]))
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # else the seconds would be those of asking
-        seconds = (perf_counter() - began) / len(pictures)
-        return [_joined(part, n, seconds) for part in parts]
+        """The fills of each picture, of all of them in common batches; each from noise of its own."""
+        return self._draw(pictures, sampling.recipes)
+
+    def _draw(
+        self,
+        pictures: Sequence[Shown],
+        recipes: Recipes,
+        given: Sequence[Tensor] = (),
+        progress: Progress | None = None,
+    ) -> list[Drawn]:
+        return draw(self.model, pictures, recipes, given, self.tile_batch, self.max_memory, progress)
 
     def complete(
         self,
         subject: Subject,
         shown: Shown | None,
         drawn: Drawn | None,
-        sampling: Sampling,
+        sampling: Sampling | None,
         spent: Timings,
         bound: Likelihood | None = None,
     ) -> Completions:
         """The fills at the picture's size; `shown` and `drawn` are None where nothing is missing.
 
-        `spent` are the seconds so far, to which those of this step are added.
+        `sampling` is None for a blend. `spent` are the seconds so far, to which those of this step are added.
         """
         began = perf_counter()
         pixels, hole = subject.picture.pixels, subject.hole
         if shown and drawn:
-            box, notes = shown.box, shown.notes
-            mean, *images = (paste(pixels, hole, box, to_pixels(fill)) for fill in (drawn.mean, *drawn.x))
+            box, notes = shown.box, (*subject.picture.notes, *((NOTHING_KNOWN_NOTE,) if hole.all() else ()))
+            mean, *images = (
+                pasted(pixels, shown.parts, fills) for fills in (drawn.means, *zip(*drawn.fills, strict=True))
+            )
         else:
-            box, notes = None, (EMPTY_NOTE,)
+            assert sampling, "only a picture with a hole has fills to blend"
+            box, notes = None, (*subject.picture.notes, EMPTY_NOTE)
             mean, *images = (pixels.copy() for _ in range(sampling.n + 1))
         return Completions(
             images=images,
             mean=mean,
-            std=_spread(images, hole),
+            std=spread(images, hole),
             bound=bound,
-            latents=[z.float().cpu() for z in drawn.latents] if drawn else [],
-            seeds=tuple(key(sampling.seed, "fill", i) for i in range(sampling.n)),
+            fills=self._fills(subject, drawn) if drawn else (),
             crop=box,
-            notes=subject.picture.notes + notes,
+            notes=notes,
             timings=Timings(spent.draw, spent.bound, spent.total + perf_counter() - began),
             picture=pixels,
             mask=hole,
             truth=subject.whole,
             original=subject.original,
             model=self.id,
-            seed=sampling.seed,
-            temperature=sampling.temperature,
+            seed=sampling.seed if sampling else None,
+            temperature=sampling.temperature if sampling else None,
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """The model's fingerprint."""
+        return digest(self.model)
+
+    def _fills(self, subject: Subject, drawn: Drawn) -> tuple[Fill, ...]:
+        picture = subject.digest()
+        return tuple(
+            Fill(recipe, tuple(z[i] for z in drawn.latents), self.digest, picture, subject.photo, subject.mask)
+            for i, recipe in enumerate(drawn.recipes)
         )
 
     def _tensor(self, pixels: np.ndarray) -> Tensor:
@@ -192,17 +279,18 @@ class Filler:
         return to_tensor(pixels).expand(self.model.config.channels, -1, -1)[None].to(self.device)
 
     @torch.inference_mode()
-    def _bound(self, subject: Subject, shown: Shown, seed: int, samples: int) -> Likelihood | None:
+    def _bound(self, subject: Subject, seed: int, samples: int) -> Likelihood | None:
         if subject.whole is None:
             return None
-        box, size = shown.box, self.model.config.size
+        known, m = self.at_once(subject.picture.pixels, subject.hole)
+        box, size = surround(subject.hole, self.model.config.size), self.model.config.size
         whole, _ = shrink(box.cut(subject.whole), np.zeros_like(box.cut(subject.hole)), size)
-        x = torch.where(shown.m > 0, self._tensor(whole), shown.x)
+        x = torch.where(m > 0, self._tensor(whole), known)
         # The noise must be made where the model lives.
         noise = torch.Generator(self.device).manual_seed(key(seed, "bound"))
         pixels, kl, weights = [], [], []
         with autocast(self.device):
-            seen = self.model.encode(x, shown.m)
+            seen = self.model.encode(x, m)
             for start in range(0, samples, AT_ONCE):
                 drawn, steps = self.model.infer(seen.repeat(min(AT_ONCE, samples - start)), noise)
                 pixels.append(drawn)
@@ -213,22 +301,6 @@ class Filler:
             nats=float(torch.cat(pixels).double().mean() - levels.sum()),
             nats_k=float(importance_bound(torch.cat(weights).double())),
             kl=tuple(levels.tolist()),
-            dims=int(shown.m.sum()) * self.model.config.channels,
+            dims=int(m.sum()) * self.model.config.channels,
             samples=samples,
         )
-
-
-def _joined(portions: list[tuple[Tensor, Tensor, list[Tensor]]], n: int, seconds: float) -> Drawn:
-    """One picture's portions: fills, the sum of their means, latents by level."""
-    fills, sums, latents = zip(*portions, strict=True)
-    return Drawn(torch.cat(fills), sum(sums) / n, [torch.cat(level) for level in zip(*latents, strict=True)], seconds)
-
-
-def _spread(images: list[np.ndarray], hole: np.ndarray) -> np.ndarray:
-    """Standard deviation over the fills, averaged over channels, float32 (H, W); exactly 0 where all agree."""
-    std, missing = np.zeros(hole.shape, np.float32), np.flatnonzero(hole)
-    # In parts, so that never all the fills are in memory once more.
-    for part in np.split(missing, range(PART, len(missing), PART)):
-        values = np.stack([image.reshape(-1, image.shape[2]).take(part, 0) for image in images])
-        std.put(part, values.std(0).mean(-1))
-    return std

@@ -21,8 +21,8 @@ def followed(items: Sequence[Item], what: str) -> Iterable[Item]:
 
 
 @contextmanager
-def following(show: Show) -> Iterator[None]:
-    """Within it, and in this thread, long loops are shown so."""
+def following(show: Show | None) -> Iterator[None]:
+    """Within it, and in this thread, long loops are shown so, or by nobody."""
     token = _show.set(show)
     try:
         yield

@@ -19,11 +19,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("originals", "formats", "decode", "images", "encode", "masks"),
     ),
     ("models",),
-    ("checkpoint", "data", "diagnostics", "octaves"),
-    ("pipeline", "inputs", "completions", "crop", "train", "export"),
+    ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves"),
+    ("pipeline", "inputs", "completions", "effort", "drawing", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "diagnose", "web"),
-    ("cli", "cli_data", "cli_diagnose", "cli_info", "demo"),
+    ("cli", "cli_data", "cli_diagnose", "cli_info", "cli_steer", "demo"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
@@ -159,11 +159,11 @@ def test_the_rules_notice_an_upward_import_however_it_is_written(tmp_path: Path)
 def test_the_rules_notice_a_cycle(tmp_path: Path) -> None:
     edges = built(
         tmp_path,
-        crop="from manyfill.completions import a",
+        inputs="from manyfill.completions import a",
         completions="from manyfill.pipeline import b",
-        pipeline="def late():\n    from manyfill.crop import c",
+        pipeline="def late():\n    from manyfill.inputs import c",
     )
-    assert upward(edges) == [] and set(cycle(edges)) == {"crop", "completions", "pipeline"}
+    assert upward(edges) == [] and set(cycle(edges)) == {"inputs", "completions", "pipeline"}
 
 
 @pytest.mark.parametrize(

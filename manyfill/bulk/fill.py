@@ -22,10 +22,12 @@ from manyfill.bulk.job import Job
 from manyfill.bulk.pictures import Pictures
 from manyfill.completions import Completions, Timings
 from manyfill.device import leaves_a_core
+from manyfill.drawing import Drawn, Shown
 from manyfill.errors import OutputError, PictureError
 from manyfill.files import save_folder
 from manyfill.inputs import Subject
-from manyfill.pipeline import AT_ONCE, Drawn, Filler, Shown
+from manyfill.octaves import PORTION
+from manyfill.pipeline import Filler
 
 RECORD = "fill.json"
 AHEAD = 2  # blocks that are read, and as many that are written, while the model draws one
@@ -148,7 +150,7 @@ def _whole(folder: Path) -> Row | None:
 
 def pictures_at_once(job: Job) -> int:
     """How many pictures share a batch, P."""
-    return max(1, job.batch // min(job.sampling.n, AT_ONCE))
+    return max(1, job.batch // min(job.sampling.n, PORTION))
 
 
 def block_numbers(job: Job, pictures: int) -> range:

@@ -41,13 +41,13 @@ def level_grids(
     """Grids of N expected pictures a row, at the model's size. Raises PictureError and ConfigError."""
     Sampling(n, seed)
     subject = read(image, mask)
-    shown = filler.show(subject)
-    if shown is None:
+    if not subject.hole.any():
         raise PictureError(f"{subject.picture.name}: nothing is missing; paint the hole white in --mask")
     model, specs = filler.model, filler.model.config.levels
+    x, m = filler.at_once(subject.picture.pixels, subject.hole)
     levels, names = len(specs), [f"{i}: {spec.size}x{spec.size}" for i, spec in enumerate(specs, 1)]
     with autocast(filler.device):
-        known = model.encode_known(shown.x, shown.m)
+        known = model.encode_known(x, m)
         low = max(1, model.config.size // LOW_CELLS)
         moved, moved_low = (spread(model, known, max(n, 8), seed, cell)[:, 0].tolist() for cell in (1, low))
 
@@ -55,7 +55,7 @@ def level_grids(
             return _pictures(expected(model, known, takes, draws, seed)[0])
 
         still = row(["mean"] * levels, 1)
-        first = [hatched(to_pixels(shown.x[0]), shown.m[0, 0].cpu().numpy() > 0), *still]
+        first = [hatched(to_pixels(x[0]), m[0, 0].cpu().numpy() > 0), *still]
         alone = [row(takes_of(levels, alone=level), n) for level in range(levels)]
         rest = [row(takes_of(levels, kept=level), n) for level in range(levels)]
     described = [f"{name}, moves {by:.1f}" for name, by in zip(names, moved, strict=True)]

@@ -66,16 +66,16 @@ class AutoregressiveGaussian(Gaussian):
         """Log-density of every element (B, Z, S, S) given those before it."""
         return self.given(z).log_prob(z)
 
-    def sample(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
+    def sample(self, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """A draw from standard normal `noise` (B, Z, S, S); `temperature` scales each position's deviation.
 
         0 outside the hole.
         """
-        mean, std, own = (self.rows.take(t) for t in (self.mean, self.std, noise))
+        mean, std, own = (self.rows.take(t) for t in (self.mean, self.std, temperature * noise))
         z = torch.zeros_like(own)
 
         def choose(now: slice, outputs: Tensor) -> Tensor:
-            z[now] = self._normal(mean[now], std[now], outputs).sample(own[now], temperature)
+            z[now] = self._normal(mean[now], std[now], outputs).sample(own[now])
             return _told(z[now], mean[now])
 
         self.network.draw(self.rows, self.context, choose, f"latents {noise.shape[-1]}x{noise.shape[-1]}")
