@@ -95,7 +95,8 @@ def test_inspect_names_exactly_those(corpus: Path, tmp_path: Path, capsys: pytes
     assert (record["pictures"], record["usable"]) == (1000, 940)
     broken = [entry["name"] for entry in record["broken"]]
     assert len(broken) == 60 and set(broken) == expected(corpus)
-    assert record["notes"] == {"CMYK converted to RGB": 10, "16-bit values reduced to 8 bits": 10}
+    told = {note.split()[0]: count for note, count in record["notes"].items()}
+    assert told == {"CMYK:": 10, "uint16": 10}
     reasons = {Path(entry["name"]).name[:-5]: entry["reason"] for entry in record["broken"]}
     for kind, words in {
         "truncated": "damaged or truncated",
