@@ -39,7 +39,8 @@ def states(model: ConditionalHVAE, paths: list[str], count: int) -> tuple[Tensor
     for start in range(0, count, BATCH):
         pixels = [tile(source[index].pixels, size, None) for index in range(start, start + BATCH)]
         x, hole = torch.stack([to_tensor(each) for each in pixels]), m.expand(BATCH, -1, -1, -1)
-        seen, caught = model.encode(x, hole), []
+        caught: list[tuple[Tensor, ...]] = []
+        seen = model.encode(x, hole)
         with model.topdown.register_forward_hook(lambda *call, caught=caught: caught.append(call[-1])):
             model.infer(seen, generator(0, "states", start))
         found.append((*caught[0][:2], x, hole))

@@ -14,13 +14,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from common import Cell, Table, arguments, hierarchy, prepared, publish, run_grid, script, steady
+from grid import Cell, Finished, Table, conduct, hierarchy, steady
 
 from manyfill.evaluate.run import Evaluation, Request
+from manyfill.models.latent_prior import AutoregressivePrior
 from manyfill.models.pixelcnn import PixelCNNHead
+from manyfill.models.topdown import LatentBlock
 from manyfill.pipeline import Filler
 from manyfill.rng import generator
-from manyfill.train.log import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 STEPS, SIZES = 300, (1, 4, 8, 8, 16, 16, 32)
 FILLS, PICTURES, BOUND_SAMPLES = 16, 32, 2
 COARSE, FINE = {4, 8}, {16, 32}
+KINDS = "train", "validation"
 # By name: the sizes whose levels have autoregressive priors, and the head.
 DESIGNS: dict[str, tuple[set[int], str]] = {
     "Gaussian": (set(), "mixture"),
@@ -52,45 +54,36 @@ def design(autoregressive: set[int], head: str) -> dict[str, Any]:
     return settings | {"model.levels": chained, "train.batch_size": 16}
 
 
-def measured(validation: str) -> Any:
+def measure(run: Finished) -> dict[str, Any]:
     """What is kept of a run: its log's last figures, and those of its fills of some validation pictures."""
-
-    def measure(out: Path, log: list[Record]) -> dict[str, Any]:
-        last = {
-            kind: next(record for record in reversed(log) if record["kind"] == kind) for kind in ("train", "validation")
-        }
-        filler = Filler.from_pretrained(out / "model")
-        model = filler.model
-        evaluation = Evaluation(
-            Request(
-                models={"it": filler},
-                data=(Path(validation),),
-                masks="centre",
-                samples=FILLS,
-                bound_samples=BOUND_SAMPLES,
-                limit=PICTURES,
-                baselines=(),
-            ),
-            out / "evaluation",
-        )
-        evaluation.check()
-        with evaluation.claimed():
-            evaluation.run(lambda numbers, _: iter(numbers))
-        rows = evaluation.rows("it", "centre")
-        fills = {
-            name: float(np.mean([row[name] for row in rows])) for name in ("crps", "energy", "psnr_best", "psnr_mean")
-        }
-        levels = range(1, len(model.config.levels) + 1)
-        return {
-            "parameters": sum(p.numel() for p in model.parameters()),
-            **{f"{kind}_bits": last[kind]["bits_per_dim"] for kind in last},
-            **{f"{kind}_pixel_bits": last[kind]["pixel_bits"] for kind in last},
-            **{f"{kind}_kl": [last[kind][f"kl_{level:02d}"] for level in levels] for kind in last},
-            **fills,
-            **cost(filler),
-        }
-
-    return measure
+    last = {kind: next(record for record in reversed(run.log) if record["kind"] == kind) for kind in KINDS}
+    filler = Filler.from_pretrained(run.model)
+    evaluation = Evaluation(
+        Request(
+            models={"it": filler},
+            data=(Path(run.validation),),
+            masks="centre",
+            samples=FILLS,
+            bound_samples=BOUND_SAMPLES,
+            limit=4 if run.quick else PICTURES,
+            baselines=(),
+        ),
+        run.out / "evaluation",
+    )
+    evaluation.check()
+    with evaluation.claimed():
+        evaluation.run(lambda numbers, _: iter(numbers))
+    rows = evaluation.rows("it", "centre")
+    scores = ("crps", "energy", "psnr_best", "psnr_mean")
+    levels = range(1, len(filler.model.config.levels) + 1)
+    return {
+        "parameters": sum(p.numel() for p in filler.model.parameters()),
+        **{f"{kind}_bits": last[kind]["bits_per_dim"] for kind in KINDS},
+        **{f"{kind}_pixel_bits": last[kind]["pixel_bits"] for kind in KINDS},
+        **{f"{kind}_kl": [last[kind][f"kl_{level:02d}"] for level in levels] for kind in KINDS},
+        **{name: float(np.mean([row[name] for row in rows])) for name in scores},
+        **cost(filler),
+    }
 
 
 @torch.inference_mode()
@@ -108,14 +101,15 @@ def cost(filler: Filler) -> dict[str, float]:
     holes = {level.size: size // level.size for level in model.config.levels}
     stages = 0
     for level, block in zip(model.config.levels, model.topdown.blocks, strict=True):
-        pooled = torch.nn.functional.max_pool2d(m, holes[level.size])
-        stages += len(block.chain.network.rows(pooled).ends) if level.autoregressive else 1
+        assert isinstance(block, LatentBlock)
+        pooled, chain = torch.nn.functional.max_pool2d(m, holes[level.size]), block.chain
+        stages += len(chain.network.rows(pooled).ends) if isinstance(chain, AutoregressivePrior) else 1
     return {"fill_seconds": sorted(spent)[2], "head_passes": head, "prior_passes": stages}
 
 
 def table(records: list[dict[str, Any]]) -> Table:
     head = ["design", "parameters", "train, bits/dim", "validation", "pixels", "KL coarse", "KL fine", "fine gap"]
-    head += ["CRPS", "energy", "best of 16, dB", "passes: priors, head", "ms per 8 fills", "training, processor s"]
+    head += ["CRPS", "energy", "best of 16, dB", "passes: priors, head", "ms per 8 fills"]
     rows = []
     fine = [level for level, size in enumerate(SIZES) if size in FINE]
     for record in records:
@@ -136,7 +130,6 @@ def table(records: list[dict[str, Any]]) -> Table:
                 f"{record['psnr_best']:.2f}",
                 f"{record['prior_passes']}, {record['head_passes']}",
                 f"{1000 * record['fill_seconds']:.0f}",
-                f"{record['processor_seconds']:.0f}",
             ]
         )
     return head, rows
@@ -164,13 +157,5 @@ def plot(records: list[dict[str, Any]]) -> "Figure":
     return figure
 
 
-def main() -> None:
-    options = arguments(__doc__ or "")
-    pictures = prepared(options, 64, 32, 32) if options.quick else prepared(options, 4000, 256, 32)
-    records = run_grid(options, "autoregressive", cells(options.quick), pictures, measured(pictures[1]))
-    if records:
-        publish(options, __file__, records, table(records), plot(records))
-
-
 if __name__ == "__main__":
-    script(main)
+    conduct(__file__, __doc__ or "", cells, measure, table, plot)

@@ -15,8 +15,8 @@ from manyfill.data import Batch
 from manyfill.device import autocast
 from manyfill.models.blocks import ResidualBlock
 from manyfill.models.bound import Bound
-from manyfill.models.heads import MixtureHead
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.mixture import MixtureHead
 from manyfill.models.topdown import LatentBlock
 from manyfill.train.batchnorm import synchronise
 from manyfill.train.distributed import Ranks, share
