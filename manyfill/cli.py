@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from manyfill import __version__, cli_data
+from manyfill import __version__, cli_data, cli_web
 from manyfill.bulk.command import fill_many
 from manyfill.errors import ElsewhereError, ManyfillError
 
@@ -31,6 +31,7 @@ app = App(
 app.command(cli_data.shard)
 app.command(cli_data.data)
 app.command(fill_many)
+app.command(cli_web.serve)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline", "inputs", "completions", "crop", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "web"),
-    ("cli", "cli_data", "demo"),
+    ("cli", "cli_data", "cli_web", "demo"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
