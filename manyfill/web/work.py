@@ -132,8 +132,8 @@ def png(completions: Completions, name: str, view: View) -> bytes:
     """A fill ("fill-00.png", ...), "mean.png" or "std.png": the file, or of a hole's box what lies in the hole."""
     pixels = completions.files(sheet=False)[name]
     if view == "hole":
-        shade = completions.mask.astype(np.uint8)[..., None] * 255
-        pixels = np.concatenate([pixels[..., : pixels.shape[2] // 2 * 2 - 1] * completions.mask[..., None], shade], -1)
+        colours, hole = 3 if pixels.shape[2] > 2 else 1, completions.mask[..., None]
+        pixels = np.concatenate([pixels[..., :colours] * hole, hole * np.uint8(255)], -1)
     return png_bytes(pixels)
 
 
