@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from manyfill import __version__, cli_data, cli_web
+from manyfill import __version__, cli_data, cli_steer, cli_web
 from manyfill.bulk.command import fill_many
+from manyfill.cli_steer import finish
 from manyfill.errors import ElsewhereError, ManyfillError
 
 if TYPE_CHECKING:
-    from manyfill.completions import Completions
     from manyfill.models.config import ModelConfig
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -31,6 +31,8 @@ app = App(
 app.command(cli_data.shard)
 app.command(cli_data.data)
 app.command(fill_many)
+app.command(cli_steer.reroll)
+app.command(cli_steer.blend)
 app.command(cli_web.serve)
 
 
@@ -63,9 +65,10 @@ def fill(
     out: Path | None = None,
     model: str = "default",
     seed: int = 0,
-    temperature: float = 1.0,
+    temperature: str = "1",
     truth: Path | None = None,
     max_pixels: int | None = None,
+    latents: bool = False,
     as_json: Json = False,
 ) -> None:
     """Fill the hole of PHOTO n times.
@@ -87,36 +90,25 @@ def fill(
     seed
         The same seed draws the same fills.
     temperature
-        Spread of the latents: 1 draws from the model as it is, 0 takes their means.
+        Spread of the latents: 1 draws from the model as it is, 0 takes their means. Or one for each level, coarsest
+        first, such as 0.5,0.5,1: the last stands for all finer ones too.
     truth
         The whole picture, to evaluate the likelihood bound of what is really there.
     max_pixels
         Refuse larger pictures; 40 million if left out.
+    latents
+        Write fill-00.safetensors, ... too, for reroll and blend.
     as_json
         Print a record to read by machine, and write it as fill.json.
     """
-    from manyfill.files import save_text
     from manyfill.images import DEFAULT_MAX_PIXELS
+    from manyfill.inputs import parse_temperature
     from manyfill.pipeline import Filler
 
     cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
-    completions = Filler.from_pretrained(model)(photo, mask, n, seed, temperature, truth, cap)
-    out = Path(f"{photo.stem}-fills") if out is None else out
-    files = completions.save(out)
-    if not as_json:
-        print(_summary(completions, out))
-        return
-    record = {**completions.record(), "files": [str(file) for file in [*files, out / "fill.json"]]}
-    text = json.dumps(record, indent=2)
-    save_text(out / "fill.json", text + "\n")
-    print(text)
-
-
-def _summary(completions: "Completions", out: Path) -> str:
-    lines = [f"{len(completions.images)} fills in {completions.timings.total:.1f} s: look at {out / 'sheet.png'}"]
-    if completions.bound is not None:
-        lines.append(f"bound: {completions.bound.nats:.1f} nats, {completions.bound.bits_per_dim:.3f} bits/dim")
-    return "\n".join(lines + [f"note: {note}" for note in completions.notes])
+    spread = parse_temperature(temperature)
+    completions = Filler.from_pretrained(model)(photo, mask, n, seed, spread, truth, cap)
+    finish(completions, Path(f"{photo.stem}-fills") if out is None else out, latents, as_json)
 
 
 @app.command

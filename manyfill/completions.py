@@ -5,17 +5,20 @@ Legend: H W the picture's size, C its channels (1 or 3), N fills, Z latent chann
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from manyfill.crop import Box
 from manyfill.files import make_folder
 from manyfill.images import contact_sheet, heatmap, save_png
 from manyfill.models.bound import bits_per_dim
+from manyfill.recipe import Fill
 
 SMALLEST_TILE, LARGEST_TILE, FEWEST_COLUMNS = 192, 320, 4
 
@@ -63,16 +66,15 @@ class Completions:
 
     images N times (H, W, C), equal to `picture` wherever `mask` is False; mean (H, W, C), the pixel distributions'
     expectation averaged over the fills; std float32 (H, W), the fills' standard deviation in grey levels averaged
-    over the channels; bound None without `truth`; latents by level, coarsest first, (N, Z, size, size) each; seeds
-    N generator keys; crop None where nothing was missing; alpha (H, W) for the saved fills, or None.
+    over the channels; bound None without `truth`; fills N records to reroll and blend from; crop None where nothing was
+    missing; alpha (H, W) for the saved fills, or None; seed and temperature None for a blend, which has none.
     """
 
     images: list[np.ndarray]
     mean: np.ndarray
     std: np.ndarray
     bound: Likelihood | None
-    latents: list[Tensor]
-    seeds: tuple[int, ...]
+    fills: tuple[Fill, ...]
     crop: Box | None
     notes: tuple[str, ...]
     timings: Timings
@@ -81,8 +83,18 @@ class Completions:
     truth: np.ndarray | None
     alpha: np.ndarray | None
     model: str
-    seed: int
-    temperature: float
+    seed: int | None
+    temperature: float | Sequence[float] | None
+
+    @property
+    def latents(self) -> list[Tensor]:
+        """By level, coarsest first, (N, T, Z, size, size) each, of T tiles of the first size."""
+        return [torch.stack(level) for level in zip(*(fill.latents for fill in self.fills), strict=True)]
+
+    @property
+    def seeds(self) -> tuple[tuple[int, ...], ...]:
+        """Of each fill the keys that its noise comes from."""
+        return tuple(fill.recipe.keys for fill in self.fills)
 
     def record(self) -> dict[str, Any]:
         """All that is not a picture, as values that JSON can hold."""
@@ -91,7 +103,7 @@ class Completions:
             "model": self.model,
             "n": len(self.images),
             "seed": self.seed,
-            "seeds": list(self.seeds),
+            "seeds": list(map(list, self.seeds)),
             "temperature": self.temperature,
             "size": {"height": height, "width": width},
             "hole_pixels": int(self.mask.sum()),
@@ -102,17 +114,20 @@ class Completions:
             "notes": list(self.notes),
         }
 
-    def save(self, directory: str | os.PathLike[str], *, sheet: bool = True) -> list[Path]:
+    def save(self, directory: str | os.PathLike[str], *, sheet: bool = True, latents: bool = False) -> list[Path]:
         """Write fill-00.png, fill-01.png, ..., mean.png, std.png (a heat map up to the largest value) and sheet.png.
 
-        Returns the files' paths. The directory is made if need be; every file appears whole or not at all. Raises
-        OutputError where it cannot be written.
+        With `latents` also fill-00.safetensors, ..., to reroll and blend. Returns the files' paths. The directory is
+        made if need be; every file appears whole or not at all. Raises OutputError where it cannot be written.
         """
         folder = make_folder(Path(directory))
         files = self.files(sheet)
         for name, pixels in files.items():
             save_png(folder / name, pixels)
-        return [folder / name for name in files]
+        kept = {f"fill-{i:02d}.safetensors": fill for i, fill in enumerate(self.fills)} if latents else {}
+        for name, fill in kept.items():
+            fill.save(folder / name)
+        return [folder / name for name in (*files, *kept)]
 
     def files(self, sheet: bool) -> dict[str, np.ndarray]:
         """What `save` writes: pixels by file name."""
@@ -158,3 +173,22 @@ def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     rows, columns = np.ogrid[:height, :width]
     stripes = np.where((rows + columns) // stripe % 2, 190, 110).astype(np.uint8)
     return np.where(mask[..., None], stripes[..., None], pixels)
+
+
+def spread(images: list[np.ndarray], box: Box | None) -> np.ndarray:
+    """Standard deviation over the fills, averaged over channels, float32 (H, W); exactly 0 where all agree."""
+    height, width, channels = images[0].shape
+    std = np.zeros((height, width), np.float32)
+    if box is None:
+        return std
+    n, inside = len(images), box.inside(height, width)
+    for c in range(channels):
+        # Sums of whole numbers: exact, and never all the fills in memory once more.
+        total = np.zeros(std[inside].shape, np.uint64)
+        squares = total.copy()
+        for image in images:
+            values = image[inside][..., c].astype(np.uint16)  # holds 255**2
+            total += values
+            squares += values * values
+        std[inside] += np.sqrt(n * squares - total * total) / (n * channels)
+    return std

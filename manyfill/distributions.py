@@ -23,8 +23,8 @@ class Gaussian:
         """Log-density of every element (...)."""
         return -0.5 * ((z - self.mean) / self.std) ** 2 - self.std.log() - 0.5 * math.log(2 * math.pi)
 
-    def sample(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
-        """Reparameterised draw: `noise` (...) is standard normal, `temperature` scales the deviation."""
+    def sample(self, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+        """Reparameterised draw: `noise` (...) is standard normal, `temperature` (...) scales the deviation."""
         return self.mean + self.std * (temperature * noise)
 
 

@@ -6,7 +6,9 @@ Legend: H W the picture's size, C its channels (1 or 3). Pixels are uint8 (H, W,
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -15,32 +17,64 @@ from torch import Tensor
 from manyfill.errors import ConfigError, PictureError
 from manyfill.images import DEFAULT_MAX_PIXELS, Picture, open_picture, to_pixels
 from manyfill.masks import from_alpha, from_picture
+from manyfill.recipe import Layer, Recipe
+from manyfill.rng import key
 
 PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Picture
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many fills of a picture, their seed, and the temperature of their latents; ConfigError where impossible."""
+    """How many fills of a picture, their seed, and the temperature of their latents; ConfigError where impossible.
+
+    The temperature is one for all levels, or one for each, coarsest first, of which the last also stands for all finer
+    levels. `purpose` sets draws apart that share a seed.
+    """
 
     n: int = 8
     seed: int = 0
-    temperature: float = 1.0
+    temperature: float | Sequence[float] = 1.0
+    purpose: str = "fill"
 
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ConfigError(f"-n {self.n}: is no number of fills; ask for 1 or more")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+        if not self.temperatures or not all(math.isfinite(t) and t >= 0 for t in self.temperatures):
             raise ConfigError(f"--temperature {self.temperature}: must be 0 or more; 1 draws from the model as it is")
+
+    @property
+    def temperatures(self) -> Sequence[float]:
+        """By level; the last stands for all finer ones too."""
+        return self.temperature if isinstance(self.temperature, Sequence) else (self.temperature,)
+
+    def recipes(self, levels: int) -> list[Recipe]:
+        """Of every fill, drawn afresh from a key of its own."""
+        warmth = self.temperatures
+        return [
+            Recipe(tuple(Layer(((source, 1.0),), warmth[min(level, len(warmth) - 1)]) for level in range(levels)))
+            for source in (key(self.seed, self.purpose, i) for i in range(self.n))
+        ]
+
+
+def parse_temperature(text: str) -> float | tuple[float, ...]:
+    """A --temperature: "0.8", or one for each level, "0.5,0.5,1"; ConfigError."""
+    try:
+        values = tuple(map(float, text.split(",")))
+    except ValueError:
+        raise ConfigError(f"--temperature {text}: give a number, or one for each level such as 0.5,0.5,1") from None
+    return values[0] if len(values) == 1 else values
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A picture, its hole (H, W), and all of it (H, W, C) where the truth is known."""
+    """A picture, its hole (H, W), and all of it (H, W, C) where the truth is known; the files of picture and mask, if
+    that is what they were given as."""
 
     picture: Picture
     hole: np.ndarray
     whole: np.ndarray | None = None
+    photo: Path | None = None
+    mask: Path | None = None
 
     def alpha(self) -> np.ndarray | None:
         """The picture's transparency (H, W), gone where it is filled; None where nothing is transparent."""
@@ -67,7 +101,10 @@ def read(
     """The picture with its hole and truth, in any of the forms that `Filler` takes; PictureError."""
     picture = _read_picture(image, "picture", max_pixels)
     hole = _read_mask(mask, picture, max_pixels)
-    return Subject(picture, hole, None if truth is None else _read_truth(truth, picture, max_pixels))
+    whole = None if truth is None else _read_truth(truth, picture, max_pixels)
+    return Subject(
+        picture, hole, whole, *(Path(f) if isinstance(f, (str, os.PathLike)) else None for f in (image, mask))
+    )
 
 
 def _read_picture(source: PictureLike, what: str, max_pixels: int) -> Picture:

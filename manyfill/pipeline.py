@@ -5,24 +5,27 @@ masks bool (H, W) with True = missing, tensors (C, H, W) in [-1, 1].
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from manyfill.checkpoint import load_model
-from manyfill.completions import Completions, Likelihood, Timings
+from manyfill.checkpoint import digest, load_model
+from manyfill.completions import Completions, Likelihood, Timings, spread
 from manyfill.crop import Box, paste, shrink, surround
 from manyfill.device import autocast, best_device
-from manyfill.errors import PictureError
+from manyfill.distributions import Gaussian
+from manyfill.errors import ConfigError, PictureError
 from manyfill.images import DEFAULT_MAX_PIXELS, to_pixels, to_tensor
 from manyfill.inputs import PictureLike, Sampling, Subject, read
 from manyfill.models.bound import importance_bound, level_kl, log_weight
-from manyfill.models.hvae import ConditionalHVAE, Known
-from manyfill.rng import generator, key
+from manyfill.models.hvae import ConditionalHVAE, Fills, Known
+from manyfill.recipe import Fill, Recipe, Recipes, parse_levels
+from manyfill.rng import key
 
 AT_ONCE = 16  # fills of a picture, or samples of a bound: in portions, so that memory does not grow with their number
 BOUND_SAMPLES = 16
@@ -42,14 +45,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Fills x (N, C, S, S), their mean (C, S, S), the latents by level (N, Z, size, size), and the seconds it took.
-
-    All of it lies where the model does.
-    """
+    """Fills x (N, C, S, S) and their mean (C, S, S), where the model lies; of each fill its recipe, and by level the
+    latents (N, T, Z, size, size) on the CPU; and the seconds it took."""
 
     x: Tensor
     mean: Tensor
     latents: list[Tensor]
+    recipes: list[Recipe]
     seconds: float
 
 
@@ -79,12 +81,15 @@ class Filler:
         mask: PictureLike | None = None,
         n: int = 8,
         seed: int = 0,
-        temperature: float = 1.0,
+        temperature: float | Sequence[float] = 1.0,
         truth: PictureLike | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         bound_samples: int = BOUND_SAMPLES,
     ) -> Completions:
         """Draw n fills of the picture; fill i is a function of (picture, mask, seed, i) and the temperature.
+
+        A temperature scales the deviations of all latents, or there is one for each level, coarsest first, of which the
+        last stands for all finer ones too.
 
         Pictures are paths, PIL images, uint8 arrays (H, W), (H, W, 1) or (H, W, 3), or tensors (C, H, W) in [-1, 1];
         masks are paths or PIL images (luma over 127 = missing), or arrays or tensors (H, W) of bool, 0 and 1, or 0 to
@@ -103,6 +108,81 @@ class Filler:
         now = perf_counter()
         spent = Timings(draw=drawn.seconds if drawn else 0.0, bound=now - began if bound else 0.0, total=now - started)
         return self.complete(subject, shown, drawn, sampling, spent, bound)
+
+    def reroll(
+        self,
+        image: PictureLike,
+        mask: PictureLike | None,
+        fill: Fill,
+        keep: str | Iterable[int],
+        n: int = 8,
+        seed: int = 0,
+        temperature: float | Sequence[float] = 1.0,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> Completions:
+        """Draw n fills that share some levels with a fill of the same picture: `keep` "1-4" its composition, "5-" its
+        texture.
+
+        Levels count from 1, the coarsest; after the model's come the octaves. `keep` may also be "all", "none" or
+        numbers. Kept levels have the noise, temperature and, above any that is redrawn, the very latents of `fill`;
+        below, latents follow what is redrawn above them, so that each fill is a draw from the model. The noise of the
+        pixels stays where that of the last level does: keeping all gives the same bytes. `fill` is one of
+        `Completions.fills`, or `Fill.load(path)`. Raises PictureError, also for a fill of another model or picture,
+        and ConfigError.
+        """
+        kept = parse_levels(keep, len(fill.recipe.layers))
+        sampling = Sampling(n, seed, temperature, "reroll")
+
+        def recipes(levels: int) -> list[Recipe]:
+            return [fill.recipe.keep(kept, fresh) for fresh in sampling.recipes(levels)]
+
+        above = next(level for level in range(len(kept) + 1) if level not in kept)
+        return self._steer(image, mask, (fill,), recipes, fill.latents[:above], sampling, max_pixels)
+
+    def blend(
+        self,
+        image: PictureLike,
+        mask: PictureLike | None,
+        first: Fill,
+        last: Fill,
+        steps: int = 8,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> Completions:
+        """Fills in even steps from one fill of a picture to another; the two themselves are the first and the last.
+
+        Each level's noise moves along the great circle between that of the two, in the prior's own units. So it stays
+        standard normal, and every step is a draw from the model as likely as any; along the straight line deviations
+        would sink by 0.7 in the middle, and latents taken between those of two fills would not suit what the coarser
+        levels have come to. The pixels' noise changes over in the middle. Raises as `reroll`.
+        """
+        if steps < 2:
+            raise ConfigError(f"--steps {steps}: from one fill to another takes 2 or more")
+
+        def recipes(levels: int) -> list[Recipe]:
+            return [first.recipe.blend(last.recipe, step / (steps - 1)) for step in range(steps)]
+
+        return self._steer(image, mask, (first, last), recipes, (), None, max_pixels)
+
+    def _steer(
+        self,
+        image: PictureLike,
+        mask: PictureLike | None,
+        fills: Sequence[Fill],
+        recipes: Recipes,
+        given: Sequence[Tensor],
+        sampling: Sampling | None,
+        max_pixels: int,
+    ) -> Completions:
+        started = perf_counter()
+        subject = read(image, mask, max_pixels=max_pixels)
+        picture = subject.digest()
+        for fill in fills:
+            fill.check(self.digest, picture)
+        shown = self.show(subject)
+        assert shown, "a picture with fills has a hole"
+        drawn = self._draw([shown], recipes, given)[0]
+        spent = Timings(draw=drawn.seconds, bound=0.0, total=perf_counter() - started)
+        return self.complete(subject, shown, drawn, sampling, spent)
 
     @torch.inference_mode()
     def condition(self, image: PictureLike, mask: PictureLike | None = None) -> Known:
@@ -126,37 +206,57 @@ class Filler:
         m = torch.from_numpy(small_hole)[None, None].float().to(self.device)
         return Shown(box, self._tensor(small), m, notes)
 
-    @torch.inference_mode()
     def draw(self, pictures: Sequence[Shown], sampling: Sampling) -> list[Drawn]:
-        """The fills of each picture, of all of them in one batch; each from generators of its own."""
-        began, n = perf_counter(), sampling.n
-        portions = [range(start, min(start + AT_ONCE, n)) for start in range(0, n, AT_ONCE)]
+        """The fills of each picture, of all of them in one batch; each from noise of its own."""
+        return self._draw(pictures, sampling.recipes)
+
+    @torch.inference_mode()
+    def _draw(self, pictures: Sequence[Shown], recipes: Recipes, given: Sequence[Tensor] = ()) -> list[Drawn]:
+        """The fills of these recipes; `given` are the latents (T, Z, size, size) of the first levels, if known."""
+        began, own = perf_counter(), recipes(len(self.model.config.levels))
         parts: list[list[tuple[Tensor, Tensor, list[Tensor]]]] = [[] for _ in pictures]
         with autocast(self.device):
             known = self.model.encode_known(torch.cat([s.x for s in pictures]), torch.cat([s.m for s in pictures]))
-            for portion in portions:
-                noise = [generator(sampling.seed, "fill", i) for _ in pictures for i in portion]
-                fills = self.model.fill(known, noise, sampling.temperature)
+            for start in range(0, len(own), AT_ONCE):
+                portion = own[start : start + AT_ONCE]
+                fills = self._decode(known.repeat(len(portion)), portion * len(pictures), given)
                 for place, part in enumerate(parts):
-                    own = slice(place * len(portion), (place + 1) * len(portion))
-                    part.append((fills.x[own], fills.mean[own].sum(0), [z[own] for z in fills.latents]))
+                    rows = slice(place * len(portion), (place + 1) * len(portion))
+                    latents = [z[rows, None].float().cpu() for z in fills.latents]
+                    part.append((fills.x[rows], fills.mean[rows].sum(0), latents))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the seconds would be those of asking
         seconds = (perf_counter() - began) / len(pictures)
-        return [_joined(part, n, seconds) for part in parts]
+        return [_joined(part, own, seconds) for part in parts]
+
+    def _decode(self, known: Known, recipes: Sequence[Recipe], given: Sequence[Tensor]) -> Fills:
+        calibrated = self.model.temperatures.tolist()
+
+        def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
+            if level < len(given):
+                return given[level].to(prior.mean).expand_as(prior.mean)
+            layers = [recipe.layers[level] for recipe in recipes]
+            noise = torch.stack([layer.normal(prior.mean.shape[1:], level) for layer in layers])
+            scale = torch.tensor([calibrated[level] * layer.temperature for layer in layers])[:, None, None, None]
+            noise, scale = (
+                t.contiguous(memory_format=torch.channels_last).to(prior.mean.device) for t in (noise, scale)
+            )
+            return prior.sample(noise, scale)
+
+        return self.model.decode(known, choose, [recipe.layers[-1].pixels() for recipe in recipes])
 
     def complete(
         self,
         subject: Subject,
         shown: Shown | None,
         drawn: Drawn | None,
-        sampling: Sampling,
+        sampling: Sampling | None,
         spent: Timings,
         bound: Likelihood | None = None,
     ) -> Completions:
         """The fills at the picture's size; `shown` and `drawn` are None where nothing is missing.
 
-        `spent` are the seconds so far, to which those of this step are added.
+        `sampling` is None for a blend. `spent` are the seconds so far, to which those of this step are added.
         """
         began = perf_counter()
         pixels, hole = subject.picture.pixels, subject.hole
@@ -164,15 +264,15 @@ class Filler:
             box, notes = shown.box, shown.notes
             mean, *images = (paste(pixels, hole, box, to_pixels(fill)) for fill in (drawn.mean, *drawn.x))
         else:
+            assert sampling, "only a picture with a hole has fills to blend"
             box, notes = None, (EMPTY_NOTE,)
             mean, *images = (pixels.copy() for _ in range(sampling.n + 1))
         return Completions(
             images=images,
             mean=mean,
-            std=_spread(images, box),
+            std=spread(images, box),
             bound=bound,
-            latents=[z.float().cpu() for z in drawn.latents] if drawn else [],
-            seeds=tuple(key(sampling.seed, "fill", i) for i in range(sampling.n)),
+            fills=self._fills(subject, drawn) if drawn else (),
             crop=box,
             notes=subject.picture.notes + notes,
             timings=Timings(spent.draw, spent.bound, spent.total + perf_counter() - began),
@@ -181,8 +281,20 @@ class Filler:
             truth=subject.whole,
             alpha=subject.alpha(),
             model=self.id,
-            seed=sampling.seed,
-            temperature=sampling.temperature,
+            seed=sampling.seed if sampling else None,
+            temperature=sampling.temperature if sampling else None,
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """The model's fingerprint."""
+        return digest(self.model)
+
+    def _fills(self, subject: Subject, drawn: Drawn) -> tuple[Fill, ...]:
+        picture = subject.digest()
+        return tuple(
+            Fill(recipe, tuple(z[i] for z in drawn.latents), self.digest, picture, subject.photo, subject.mask)
+            for i, recipe in enumerate(drawn.recipes)
         )
 
     def _tensor(self, pixels: np.ndarray) -> Tensor:
@@ -216,26 +328,8 @@ class Filler:
         )
 
 
-def _joined(portions: list[tuple[Tensor, Tensor, list[Tensor]]], n: int, seconds: float) -> Drawn:
+def _joined(portions: list[tuple[Tensor, Tensor, list[Tensor]]], recipes: list[Recipe], seconds: float) -> Drawn:
     """One picture's portions: fills, the sum of their means, latents by level."""
     fills, sums, latents = zip(*portions, strict=True)
-    return Drawn(torch.cat(fills), sum(sums) / n, [torch.cat(level) for level in zip(*latents, strict=True)], seconds)
-
-
-def _spread(images: list[np.ndarray], box: Box | None) -> np.ndarray:
-    """Standard deviation over the fills, averaged over channels, float32 (H, W); exactly 0 where all agree."""
-    height, width, channels = images[0].shape
-    std = np.zeros((height, width), np.float32)
-    if box is None:
-        return std
-    n, inside = len(images), box.inside(height, width)
-    for c in range(channels):
-        # Sums of whole numbers: exact, and never all the fills in memory once more.
-        total = np.zeros(std[inside].shape, np.uint64)
-        squares = total.copy()
-        for image in images:
-            values = image[inside][..., c].astype(np.uint16)  # holds 255**2
-            total += values
-            squares += values * values
-        std[inside] += np.sqrt(n * squares - total * total) / (n * channels)
-    return std
+    levels = [torch.cat(level) for level in zip(*latents, strict=True)]
+    return Drawn(torch.cat(fills), sum(sums) / len(recipes), levels, recipes, seconds)

@@ -16,11 +16,11 @@ LONGEST_FILE = 350
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "rng", "rank", "files", "distributions", "masks", "images", "html", "device"),
     ("models",),
-    ("checkpoint", "data", "diagnostics", "octaves"),
+    ("checkpoint", "data", "diagnostics", "recipe", "octaves"),
     ("pipeline", "inputs", "completions", "crop", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "web"),
-    ("cli", "cli_data", "cli_web", "demo"),
+    ("cli", "cli_data", "cli_steer", "cli_web", "demo"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -35,8 +35,8 @@ def of_fills(case: Case, completions: Completions) -> Row:
     fills = np.stack([case.hole(image) for image in completions.images])
     each = [psnr(fill, truth) for fill in fills]
     best = int(np.argmax(each))
+    assert bound is not None and completions.seed is not None
     rng = numpy_generator(completions.seed, "ties", case.index)
-    assert bound is not None
     return {
         **_of_case(case),
         **_of_mean(case, completions.mean.astype(np.float64)),

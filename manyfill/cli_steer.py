@@ -1,0 +1,154 @@
+"""The commands that go on from a fill: `reroll` redraws some of its levels, `blend` leads from one to another."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from manyfill.errors import PictureError
+
+if TYPE_CHECKING:
+    from manyfill.completions import Completions
+    from manyfill.recipe import Fill
+
+Count = Annotated[int, Parameter(name=["--count", "-n"])]
+Json = Annotated[bool, Parameter(name="--json")]
+
+
+def reroll(
+    fill: Path,
+    /,
+    *,
+    keep_levels: str,
+    n: Count = 8,
+    out: Path | None = None,
+    seed: int = 0,
+    temperature: str = "1",
+    photo: Path | None = None,
+    mask: Path | None = None,
+    model: str = "default",
+    max_pixels: int | None = None,
+    as_json: Json = False,
+) -> None:
+    """Draw some levels of FILL anew and keep the others: its composition with other texture, or the other way round.
+
+    Writes what `manyfill fill --latents` writes.
+
+    Parameters
+    ----------
+    fill
+        A fill-00.safetensors that `manyfill fill --latents` wrote.
+    keep_levels
+        Such as 1-4, 1,3,7-, all or none: level 1 is the coarsest, and after the model's (see `manyfill info`) comes one
+        for each doubling of the size.
+    n
+        How many fills.
+    out
+        Where to write; FILL's name followed by -rerolled if left out.
+    seed
+        The same seed draws the same fills.
+    temperature
+        Spread of the latents that are drawn anew: one for all levels, or one for each, coarsest first.
+    photo
+        The picture that FILL belongs to, if it is no longer where it was.
+    mask
+        Its mask, if it is no longer where it was.
+    model
+        The model that drew FILL: a directory, a Hugging Face hub id, or "default".
+    max_pixels
+        Refuse larger pictures; 40 million if left out.
+    as_json
+        Print a record to read by machine, and write it as fill.json.
+    """
+    from manyfill.images import DEFAULT_MAX_PIXELS
+    from manyfill.inputs import parse_temperature
+    from manyfill.pipeline import Filler
+    from manyfill.recipe import Fill
+
+    cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
+    spread, kept = parse_temperature(temperature), Fill.load(fill)
+    files = _files(kept, photo, mask)
+    completions = Filler.from_pretrained(model).reroll(*files, kept, keep_levels, n, seed, spread, cap)
+    finish(completions, Path(f"{fill.stem}-rerolled") if out is None else out, True, as_json)
+
+
+def blend(
+    first: Path,
+    last: Path,
+    /,
+    *,
+    steps: int = 8,
+    out: Path | None = None,
+    photo: Path | None = None,
+    mask: Path | None = None,
+    model: str = "default",
+    max_pixels: int | None = None,
+    as_json: Json = False,
+) -> None:
+    """Lead in even steps from one fill of a picture to another, each step as plausible as any fill.
+
+    Writes what `manyfill fill --latents` writes.
+
+    Parameters
+    ----------
+    first
+        The first step, a fill-00.safetensors that `manyfill fill --latents` wrote.
+    last
+        The last step, of the same picture.
+    steps
+        How many fills, with these two.
+    out
+        Where to write; FIRST's name followed by -blended if left out.
+    photo
+        The picture that the fills belong to, if it is no longer where it was.
+    mask
+        Its mask, if it is no longer where it was.
+    model
+        The model that drew them: a directory, a Hugging Face hub id, or "default".
+    max_pixels
+        Refuse larger pictures; 40 million if left out.
+    as_json
+        Print a record to read by machine, and write it as fill.json.
+    """
+    from manyfill.images import DEFAULT_MAX_PIXELS
+    from manyfill.pipeline import Filler
+    from manyfill.recipe import Fill
+
+    cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
+    ends = Fill.load(first), Fill.load(last)
+    files = _files(ends[0], photo, mask)
+    completions = Filler.from_pretrained(model).blend(*files, *ends, steps, cap)
+    finish(completions, Path(f"{first.stem}-blended") if out is None else out, True, as_json)
+
+
+def _files(fill: "Fill", photo: Path | None, mask: Path | None) -> tuple[Path, Path | None]:
+    """Where the picture and the mask of a fill are; PictureError where neither it nor the flags know."""
+    photo, mask = photo or fill.photo, mask or fill.mask
+    if photo is None:
+        raise PictureError(f"{fill.name}: does not tell its picture; name it with --photo, and its mask with --mask")
+    for flag, file in (("--photo", photo), ("--mask", mask)):
+        if file is not None and not file.exists():
+            raise PictureError(f"{file}: is not there any more; name it with {flag}")
+    return photo, mask
+
+
+def finish(completions: "Completions", out: Path, latents: bool, as_json: bool) -> None:
+    """Write fills to a folder, and tell what there is to see."""
+    from manyfill.files import save_text
+
+    files = completions.save(out, latents=latents)
+    if not as_json:
+        print(_summary(completions, out))
+        return
+    record = {**completions.record(), "files": [str(file) for file in [*files, out / "fill.json"]]}
+    text = json.dumps(record, indent=2)
+    save_text(out / "fill.json", text + "\n")
+    print(text)
+
+
+def _summary(completions: "Completions", out: Path) -> str:
+    lines = [f"{len(completions.images)} fills in {completions.timings.total:.1f} s: look at {out / 'sheet.png'}"]
+    if completions.bound is not None:
+        lines.append(f"bound: {completions.bound.nats:.1f} nats, {completions.bound.bits_per_dim:.3f} bits/dim")
+    return "\n".join(lines + [f"note: {note}" for note in completions.notes])
