@@ -11,12 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from manyfill import __version__
-from manyfill.inputs import Sampling
+from manyfill.inputs import Sampling, parse_temperature
 from manyfill.web import examples, work
 from manyfill.web.events import fill_events
+from manyfill.web.result import ARCHIVE, SHEET, TYPES, Result, View, archive, public_name
 from manyfill.web.service import Service
 from manyfill.web.slot import Turn
-from manyfill.web.work import Result, View
 
 SEEDS = 2**53  # beyond, JavaScript's numbers are not whole
 EVENTS, ZIP, PNG = "text/event-stream", "application/zip", "image/png"
@@ -49,11 +49,15 @@ def sampling(
     n: Annotated[int, Form(ge=1, le=64, description="How many fills.")] = 8,
     seed: Annotated[int, Form(ge=-SEEDS, le=SEEDS, description="The same seed draws the same fills.")] = 0,
     temperature: Annotated[
-        float,
-        Form(ge=0, le=10, description="Spread of the latents: 1 draws from the model as it is, 0 takes their means."),
-    ] = 1.0,
+        str,
+        Form(
+            max_length=200,
+            description="Spread of the latents: 1 draws from the model as it is, 0 takes their means; one for all "
+            "levels, or one for each, coarsest first, of which the last also stands for all finer ones.",
+        ),
+    ] = "1",
 ) -> Sampling:
-    return Sampling(n, seed, temperature)
+    return Sampling(n, seed, parse_temperature(temperature))
 
 
 def only_fields(*names: str) -> Any:
@@ -120,6 +124,32 @@ async def fill(
     return await _answer(request, turn, work.filled(service.filler, subject, options), seen)
 
 
+@router.post(
+    "/reroll",
+    responses=FILLS | {404: {"model": Refusal}},
+    response_class=Response,
+    dependencies=[only_fields("result", "fill", "keep_levels", "n", "seed", "temperature", "view")],
+)
+async def reroll(
+    request: Request,
+    service: Served,
+    turn: Turned,
+    options: Sampled,
+    result: Annotated[str, Form(max_length=64, description="From the event `done`, or the header Manyfill-Result.")],
+    fill: Annotated[int, Form(ge=0, description="Which of its fills, counted from 0.")],
+    keep_levels: Annotated[
+        str, Form(max_length=200, description="Levels to keep, 1 the coarsest: 1-4, or 1,3,7-, or all or none.")
+    ],
+    view: Viewed = "picture",
+    accept: Accept = ZIP,
+) -> Response:
+    """Draw some levels of a fill anew and keep the others."""
+    seen = view if EVENTS in accept else None
+    kept = service.results.get(result)
+    service.check_volume(kept.subject, options.n, seen or "picture")
+    return await _answer(request, turn, work.rerolled(service.filler, kept, fill, keep_levels, options), seen)
+
+
 async def _answer(request: Request, turn: Turn, steps: Iterator[Result], view: View | None) -> Response:
     """The fills as events, or all of them as a zip file where no view is asked for."""
     service = service_of(request)
@@ -132,9 +162,9 @@ async def _answer(request: Request, turn: Turn, steps: Iterator[Result], view: V
     if await request.is_disconnected():
         raise HTTPException(GONE)
     result = work.joined(portions)
-    files = await service.slot.work(work.files_of, service.filler, result)
+    content = archive(await service.slot.work(result.files))
     headers = {"Manyfill-Result": service.results.put(result), **_attachment("fills.zip")}
-    return Response(work.archive(files), media_type=ZIP, headers=headers)
+    return Response(content, media_type=ZIP, headers=headers)
 
 
 def _attachment(name: str) -> dict[str, str]:
@@ -156,12 +186,13 @@ async def result_file(
 ) -> Response:
     """A file of a result that was drawn a short while ago, at the picture's full size."""
     kept = service.results.get(result)
+    if name in (ARCHIVE, SHEET):
+        service.check_volume(kept.subject, kept.n, "picture")
     await turn.begin()
-    found = await service.slot.work(work.file, service.filler, kept, name)
-    if found is None:
+    content = await service.slot.work(kept.file, name)
+    if content is None:
         raise HTTPException(404, "this result has no such file; see its all.zip")
-    content, kind = found
-    return Response(content, media_type=kind, headers=_attachment(name))
+    return Response(content, media_type=TYPES[name[-4:].replace("json", ".json")], headers=_attachment(name))
 
 
 @router.get("/model", responses={401: {"model": Refusal}})
@@ -170,7 +201,7 @@ async def model(service: Served) -> dict[str, Any]:
     config, limits = service.filler.model.config, service.limits
     return {
         "manyfill": __version__,
-        "model": work.model_name(service.filler.id),
+        "model": public_name(service.filler.id),
         "size": config.size,
         "channels": config.channels,
         "levels": [{"size": level.size, "latent": level.latent} for level in config.levels],

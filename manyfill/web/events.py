@@ -5,7 +5,7 @@ start        {"n", "size": {"height", "width"}, "view": {"top", "left", "height"
 fill         {"index", "png"}         n times; every png is in base64
 mean         {"png"}
 uncertainty  {"png", "largest"}       a heat map up to the largest standard deviation, in grey levels
-done         {"result", "record"}     the id under which files can be had for a while, and what fill.json holds
+done         {"result", "levels", "record"}   the id to have files by for a while; each level's size; fill.json
 error        {"detail"}
 """
 
@@ -19,10 +19,11 @@ from fastapi.sse import format_sse_event
 from starlette.requests import Request
 
 from manyfill.errors import ManyfillError
+from manyfill.web.result import Result, View
 from manyfill.web.service import Service
 from manyfill.web.slot import Turn
 from manyfill.web.words import plain
-from manyfill.web.work import Result, View, frame, joined, png, record
+from manyfill.web.work import joined
 
 
 def event(name: str, **values: Any) -> bytes:
@@ -40,23 +41,21 @@ async def fill_events(
     try:
         async with aclosing(service.draw(request, turn, steps)) as arriving:
             async for portion in arriving:
-                completions = await do(portion.completions, service.filler, view)
                 if not portions:
-                    yield event("start", **frame(portion.subject, view), notes=completions.notes)
-                for index in range(portion.sampling.n):
-                    image = await do(png, completions, f"fill-{index:02d}.png", view)
+                    yield event("start", **portion.frame(view), notes=portion.part.notes)
+                for index in range(portion.n):
+                    image = await do(portion.png, f"fill-{index:02d}.png", view)
                     yield event("fill", index=drawn + index, png=_text(image))
                 portions.append(portion)
-                drawn += portion.sampling.n
+                drawn += portion.n
         if not portions:
             return
         result = joined(portions)
-        if len(portions) > 1:
-            completions = await do(result.completions, service.filler, view)
-        yield event("mean", png=_text(await do(png, completions, "mean.png", view)))
-        heat = _text(await do(png, completions, "std.png", view))
-        yield event("uncertainty", png=heat, largest=float(completions.std.max()))
-        yield event("done", result=service.results.put(result), record=record(result, completions))
+        yield event("mean", png=_text(await do(result.png, "mean.png", view)))
+        heat = await do(result.png, "std.png", view)
+        yield event("uncertainty", png=_text(heat), largest=float(result.part.std.max()))
+        name = service.results.put(result)
+        yield event("done", result=name, levels=service.levels(result), record=result.record())
     except ManyfillError as error:
         yield event("error", detail=plain(error))
 

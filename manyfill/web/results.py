@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
 
-from manyfill.web.work import Result
+from manyfill.web.result import Result
 
 GONE = "result: this one is no longer kept; send the picture and its mask again"
 

@@ -11,10 +11,11 @@ from starlette.requests import Request
 from manyfill.inputs import Subject
 from manyfill.pipeline import Filler
 from manyfill.web.metrics import Metrics
+from manyfill.web.result import Result, View, volume, weight
 from manyfill.web.results import Results
 from manyfill.web.settings import Limits
 from manyfill.web.slot import Budget, Slot, Turn
-from manyfill.web.work import Result, View, nbytes, open_subject, volume
+from manyfill.web.work import open_subject
 
 SWEEP = 30.0  # seconds
 TOO_MUCH = "n: {} fills of this size are too many for one answer; ask for at most {}"
@@ -55,10 +56,21 @@ class Service:
     async def open(self, request: Request, image: bytes, mask: bytes | None, n: int, view: View) -> Subject:
         """Decode what was sent; PictureError, or HTTPException where its fills would be too large."""
         subject = await self.slot.decode(open_subject, image, mask, self.limits.pixels)
-        request.state.share.take(nbytes(subject))
+        request.state.share.take(weight(subject))
+        self.check_volume(subject, n, view)
+        return subject
+
+    def check_volume(self, subject: Subject, n: int, view: View) -> None:
+        """HTTPException where n fills would be too large."""
         if volume(subject, n, view) > self.limits.volume:
             raise HTTPException(422, TOO_MUCH.format(n, self.limits.volume // volume(subject, 1, view)))
-        return subject
+
+    def levels(self, result: Result) -> list[int]:
+        """The size of every level of these fills: the model's, coarsest first, then those of refinement."""
+        config = self.filler.model.config
+        own = [level.size for level in config.levels]
+        count = len(result.part.fills[0].recipe.layers) if result.part.fills else len(own)
+        return own + [config.size << octave for octave in range(1, count - len(own) + 1)]
 
     async def draw(self, request: Request, turn: Turn, steps: Iterator[Result]) -> AsyncGenerator[Result]:
         """Portions of a result as they are drawn, when its turn has come; ends early where the client has gone."""
@@ -67,5 +79,5 @@ class Service:
             result = await self.slot.work(next, steps, None)
             if result is None:
                 return
-            self.metrics.fills.inc(result.sampling.n)
+            self.metrics.fills.inc(result.n)
             yield result

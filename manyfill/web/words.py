@@ -9,7 +9,7 @@ WORDS = {
     "; shrink it or raise --max-pixels": "; shrink it",
     "convert it or change --model": "convert it to grey",
     "--keep-levels": "keep_levels",
-    "--temperature": "temperature",
+    "--temperature": "temperature:",
     "-n ": "n ",
 }
 NO_FILE = "must be sent as a file of a multipart form, not as text: paths and addresses are not read"

@@ -45,7 +45,7 @@ export class Run extends EventTarget {
   async ask(signal) {
     const { picture, mask, options, parent, fill, keep } = this.asked;
     if (!parent) return this.api.events("/fill", { image: picture, mask, ...options, view: "hole" }, signal);
-    const asked = (result) => ({ result, fill, keep, ...options, view: "hole" });
+    const asked = (result) => ({ result, fill, keep_levels: keep, ...options, view: "hole" });
     return parent.kept(async (result) => {
       const events = this.api.events("/reroll", asked(result), signal);
       const first = await events.next(); // where the result is gone, it is now that one learns of it
