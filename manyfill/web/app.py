@@ -19,12 +19,14 @@ from manyfill.web.guard import Guard
 from manyfill.web.intake import Intake
 from manyfill.web.metrics import Counted
 from manyfill.web.service import Service
-from manyfill.web.settings import MEGABYTE, Access, Limits
+from manyfill.web.settings import Access, Limits
 from manyfill.web.words import faults, plain
 
 MultiPartParser.spool_max_size = 0  # never to a file, as tempfile takes it: bodies are of bounded size
 ABOUT = """Many plausible fills for the hole in a picture, and how sure each pixel is. Pictures are sent as bytes:
 paths and addresses are not read. With a token, send `Authorization: Bearer ...`."""
+
+NOTHING_HERE = "there is nothing here; the page is at / and the API is told of at /docs"
 
 
 def create_app(filler: Filler, access: Access | None = None, limits: Limits | None = None) -> FastAPI:
@@ -44,12 +46,11 @@ def create_app(filler: Filler, access: Access | None = None, limits: Limits | No
         docs_url=None,  # they load scripts from elsewhere; page.py has its own
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=limits.body,
         form_limits={"max_files": 8, "max_fields": 32, "max_part_size": limits.text},
         middleware=[
             Middleware(Counted, metrics=service.metrics),
             Middleware(Guard, access=access),
-            Middleware(Intake, budget=service.budget),
+            Middleware(Intake, budget=service.budget, limits=limits),
         ],
         exception_handlers={
             ManyfillError: _unusable,
@@ -85,10 +86,5 @@ async def _invalid(request: Request, error: Any) -> JSONResponse:
 
 
 async def _refused(request: Request, error: Any) -> JSONResponse:
-    limit = request.app.max_body_size // MEGABYTE
-    words = {
-        "Not Found": "there is nothing here; the page is at / and the API is told of at /docs",
-        "Content Too Large": f"the request is larger than {limit} MB; send smaller files",
-    }
-    detail = words.get(error.detail, error.detail)
+    detail = NOTHING_HERE if error.detail == "Not Found" else error.detail
     return JSONResponse({"detail": detail}, error.status_code, error.headers)

@@ -82,7 +82,7 @@ class Guard:
         if not self.known(host):
             return _refused(403, f"Host: {host[:100]} is no name of this server; start it with --allow-host to add one")
         for origin in headers.getlist("origin"):
-            if urlsplit(origin)[:2] not in {("http", hosts[0]), ("https", hosts[0])}:
+            if origin.lower() not in {f"http://{hosts[0].lower()}", f"https://{hosts[0].lower()}"}:
                 return _refused(403, "Origin: only pages of this server may send requests to it")
         if self.access.token and path.startswith(OPEN_PATHS) and not self.shown(headers):
             return _refused(401, "Authorization: send 'Bearer' and the server's token", {"WWW-Authenticate": "Bearer"})

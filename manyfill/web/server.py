@@ -1,9 +1,11 @@
 """The server: a model, the application, uvicorn."""
 
+import logging
 import sys
 
 import numpy as np
 import uvicorn
+from PIL import Image
 
 from manyfill.errors import ConfigError
 from manyfill.pipeline import Filler
@@ -21,6 +23,7 @@ def serve(model: str, port: int, access: Access, limits: Limits) -> None:
     _warm_up(filler)
     if not access.token and not is_loopback(access.host):
         print(UNGUARDED.format(host=access.host, port=port), file=sys.stderr)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every malformed form
     config = uvicorn.Config(
         create_app(filler, access, limits),
         host=access.host,
@@ -43,6 +46,7 @@ def serve(model: str, port: int, access: Access, limits: Limits) -> None:
 
 def _warm_up(filler: Filler) -> None:
     """The first fill of a process takes longer than those that follow: nobody should wait for it."""
+    Image.init()  # else the first file that is no picture makes PIL look for more formats
     size = filler.model.config.size
     hole = np.zeros((size, size), bool)
     hole[size // 4 : size // 2] = True

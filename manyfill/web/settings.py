@@ -11,7 +11,7 @@ MEGABYTE = 2**20
 class Limits:
     """Sizes in bytes, pixels or counts, times in seconds. Whatever is beyond is refused before it is decoded."""
 
-    body: int = 64 * MEGABYTE  # of one request
+    body: int = 40 * MEGABYTE  # of one request
     text: int = 4096  # of one value that is no file
     held: int = 512 * MEGABYTE  # bodies and decoded pictures of all requests together
     pixels: int = DEFAULT_MAX_PIXELS  # of one picture

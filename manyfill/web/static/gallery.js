@@ -4,6 +4,7 @@ import { make } from "./dom.js";
 
 const HEIGHT = 232; // twice what it takes on the page
 const [NARROW, WIDE] = [0.7, 1.5];
+const FIRST = ["Original", "Mean", "Uncertainty"]; // then come the fills
 const ROOM = 0.4; // around the hole, of its longer side
 
 export class Gallery extends EventTarget {
@@ -24,10 +25,10 @@ export class Gallery extends EventTarget {
   begin(picture, mask, n) {
     Object.assign(this, { picture, mask, run: null, selected: 0 });
     this.list.style.removeProperty("--shape");
-    const names = ["Original", ...Array.from({ length: n }, (_, i) => `Fill ${i + 1}`), "Mean", "Uncertainty"];
+    const names = [...FIRST, ...Array.from({ length: n }, (_, i) => `Fill ${i + 1}`)];
     this.items = names.map((name, index) => this.item(name, index));
     this.list.replaceChildren(...this.items.map(({ tile }) => tile));
-    this.items[0].tile.classList.add("apart");
+    this.items[FIRST.length]?.tile.classList.add("apart");
     for (const item of this.items.slice(1)) item.tile.classList.add("pending");
   }
 
@@ -50,17 +51,18 @@ export class Gallery extends EventTarget {
     return this.items[index].tile;
   }
 
-  get count() {
-    return this.items.length - 3;
+  /** Where a fill stands in the strip. */
+  place(fill) {
+    return FIRST.length + fill;
   }
 
   /** The index of the fill that is selected, or null. */
   get fill() {
-    return this.selected >= 1 && this.selected <= this.count ? this.selected - 1 : null;
+    return this.selected >= FIRST.length ? this.selected - FIRST.length : null;
   }
 
   get uncertain() {
-    return this.items.length > 0 && this.selected === this.items.length - 1;
+    return this.selected === FIRST.indexOf("Uncertainty");
   }
 
   get name() {
@@ -78,7 +80,7 @@ export class Gallery extends EventTarget {
   /** Draw what has come of a run: one of its fills, or all that is there. */
   show(run, only = null) {
     this.run = run;
-    const patches = [null, ...Array.from({ length: this.count }, (_, i) => run.fills[i]), run.mean, run.heat];
+    const patches = [null, run.mean, run.heat, ...run.fills];
     patches.forEach((patch, index) => {
       if (only !== null && index !== only && index !== 0) return;
       if (index && !patch) return;

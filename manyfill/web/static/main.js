@@ -66,12 +66,14 @@ async function guarded(act, retry = () => guarded(act)) {
 
 function fill() {
   if (!settings.valid || desk.mask?.empty !== false) return;
+  drawer(false);
   start({ picture: desk.picture.blob, mask: desk.mask.file(), options: settings.values() });
 }
 
 function reroll() {
   if (gallery.fill === null || !run?.result || !settings.valid) return;
   const { picture, mask } = run.asked;
+  drawer(false);
   start({ picture, mask, options: settings.values(), parent: run, fill: gallery.fill, keep: levels.kept });
 }
 
@@ -88,7 +90,7 @@ async function start(asked) {
   await guarded(
     async () => {
       await mine.draw();
-      const label = `${mine.rerolled ? "Re-roll" : "Fills"} ${mine.asked.options.n}`;
+      const label = mine.rerolled ? `Re-rolled fill ${mine.asked.fill + 1}` : `${mine.total} ${mine.total > 1 ? "fills" : "fill"}`;
       history.add({ label, picture, mask, run: mine, patch: gallery.patch });
     },
     () => start(asked),
@@ -110,10 +112,10 @@ function progress(mine, { name, data }) {
   if (name === "start") data.notes.forEach((note) => notices.note(note));
   if (name === "start") gallery.show(mine, 0);
   if (name === "fill") {
-    gallery.show(mine, data.index + 1);
+    gallery.show(mine, gallery.place(data.index));
     bar.firstElementChild.style.transform = `scaleX(${(data.index + 1) / mine.total})`;
     settings.say(`Drawn ${data.index + 1} of ${mine.total}`);
-    if (data.index === 0 && gallery.selected === 0) gallery.select(1);
+    if (data.index === 0 && gallery.selected === 0) gallery.select(gallery.place(0));
   }
   if (name === "done") {
     gallery.show(mine);
@@ -141,7 +143,7 @@ function look(selected = gallery, compare = false) {
   find("#seen-name").textContent = compare ? "Original" : gallery.name;
   find("#go-on").hidden = gallery.fill === null;
   find("#legend").hidden = !patch || !gallery.uncertain || compare;
-  find("#legend-most").textContent = `unsure: ± ${run?.largest.toFixed(0)} grey levels`;
+  find("#legend-most").textContent = `± ${run?.largest.toFixed(0)} of 255`;
   update();
 }
 
@@ -169,7 +171,7 @@ async function back({ detail: entry }) {
     gallery.begin(desk.picture, desk.mask, run.total);
     gallery.show(run);
     gallery.settle();
-    gallery.select(1);
+    gallery.select(gallery.place(0));
   });
 }
 
@@ -246,9 +248,10 @@ find("#settings").addEventListener("submit", (event) => (event.preventDefault(),
 find("#cancel").addEventListener("click", acts.cancel);
 find("#reroll").addEventListener("click", reroll);
 find("#go-on").addEventListener("click", goOn);
-find("#panel-toggle").addEventListener("click", ({ currentTarget }) => {
-  currentTarget.ariaExpanded = String(find("#panel").classList.toggle("opened"));
-});
+const toggle = find("#drawer-toggle");
+const drawer = (opened) => (toggle.ariaExpanded = String(find("#drawer").classList.toggle("opened", opened)));
+toggle.addEventListener("click", () => drawer());
+find("#stage").addEventListener("pointerdown", () => drawer(false));
 const hold = find("#compare");
 hold.addEventListener("pointerdown", () => compare(true));
 for (const end of ["pointerup", "pointerleave", "pointercancel"]) hold.addEventListener(end, () => compare(false));
