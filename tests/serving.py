@@ -61,11 +61,10 @@ def events(text: str) -> list[tuple[str, Any]]:
 
 
 @contextmanager
-def server(
-    model: Path | str, *arguments: str, log: Path | None = None, **environment: str
-) -> Iterator[tuple[str, int]]:
+def server(model: Path | str, *arguments: str, log: Path | None = None, **variables: str) -> Iterator[tuple[str, int]]:
     """`manyfill serve` in a process of its own: its address and process id."""
-    command = [sys.executable, "-m", "manyfill", "serve", "--model", str(model), "--port", "0", *arguments]
+    arguments = arguments if "--port" in arguments else (*arguments, "--port", "0")
+    command = [sys.executable, "-m", "manyfill", "serve", "--model", str(model), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     with (log or Path(os.devnull)).open("w") as errors:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)

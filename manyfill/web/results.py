@@ -15,8 +15,8 @@ GONE = "result: this one is no longer kept; send the picture and its mask again"
 class Results:
     """Results by ids that cannot be guessed, the least recently used first."""
 
-    def __init__(self, size: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.largest, self.seconds, self.clock = size, seconds, clock
+    def __init__(self, size: int, count: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.largest, self.most, self.seconds, self.clock = size, count, seconds, clock
         self.kept: OrderedDict[str, tuple[Result, float]] = OrderedDict()
         self.size = 0
 
@@ -28,7 +28,7 @@ class Results:
         name = secrets.token_urlsafe(16)
         self.kept[name] = result, self.clock()
         self.size += result.nbytes
-        while self.size > self.largest and len(self.kept) > 1:
+        while (self.size > self.largest or len(self.kept) > self.most) and len(self.kept) > 1:
             self._drop(next(iter(self.kept)))
         return name
 

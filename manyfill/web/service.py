@@ -34,7 +34,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.slot, self.budget = Slot(self.limits.waiting), Budget(self.limits.held)
-        self.results = Results(self.limits.kept, self.limits.keeping)
+        self.results = Results(self.limits.kept, self.limits.results, self.limits.keeping)
         self.metrics = Metrics(self.slot, self.budget, self.results)
 
     @asynccontextmanager

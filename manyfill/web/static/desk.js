@@ -58,7 +58,7 @@ export class Desk extends EventTarget {
   async loadMask(blob, name) {
     const { copies, width, height } = await Picture.open(blob, name);
     if (width !== this.picture.width || height !== this.picture.height) {
-      const [is, wanted] = [`${width} × ${height}`, `${this.picture.width} × ${this.picture.height}`];
+      const [is, wanted] = [`${width} x ${height}`, `${this.picture.width} x ${this.picture.height}`];
       throw new Error(`${name}: the mask is ${is} but the picture is ${wanted}. Save it at the picture's size.`);
     }
     this.mask.load(copies[0], (data, i) => 0.299 * data[i] + 0.587 * data[i + 1] + 0.114 * data[i + 2] > 127);

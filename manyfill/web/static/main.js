@@ -41,6 +41,7 @@ async function loadMask(blob, name) {
 
 /** Take the fills off the strip. */
 function leave() {
+  notices.clear();
   drawing?.cancel();
   run?.rest();
   run = null;
@@ -52,7 +53,6 @@ function leave() {
 /** Do something that may fail in a way that a person can mend; the page stays as it is. */
 async function guarded(act, retry = () => guarded(act)) {
   try {
-    notices.clear();
     await act();
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -78,6 +78,7 @@ function reroll() {
 }
 
 async function start(asked) {
+  notices.clear();
   drawing?.cancel();
   run?.rest();
   const mine = new Run(api, asked);
@@ -119,7 +120,7 @@ function progress(mine, { name, data }) {
   }
   if (name === "done") {
     gallery.show(mine);
-    settings.say(`${mine.total} fills in ${data.record.timings.total.toFixed(1)} s`);
+    settings.say(`${mine.total} ${mine.total > 1 ? "fills" : "fill"} in ${data.record.timings.total.toFixed(1)} s`);
     if (data.levels) levels.show(data.levels);
   }
 }
