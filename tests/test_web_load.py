@@ -1,4 +1,4 @@
-"""Many at once: the server stays responsive, refuses what is too much with 429, and holds no more memory than before."""
+"""Many at once: the server stays responsive, refuses what is too much with 429, and its memory does not grow."""
 
 import asyncio
 import time
