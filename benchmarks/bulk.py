@@ -35,7 +35,8 @@ from manyfill.errors import ConfigError
 from manyfill.images import DEFAULT_MAX_PIXELS, resize, save_png
 from manyfill.inputs import Sampling
 from manyfill.masks import KINDS, draw, write_mask
-from manyfill.pipeline import AT_ONCE, Filler
+from manyfill.octaves import PORTION
+from manyfill.pipeline import Filler
 from manyfill.rng import generator, numpy_generator
 
 
@@ -54,13 +55,14 @@ def write_pictures(folder: Path, count: int, size: int) -> None:
 def own_rates(filler: Filler, job: Job) -> dict[str, Callable[[], int]]:
     """Tasks on the very batches of the job, that return how many fills they drew: with and without `encode_known`."""
     pictures, size = Pictures(job.pictures, job.masks, job.max_pixels), pictures_at_once(job)
-    shown = [filler.show(pictures.read(number)) for number in range(len(pictures))]
+    subjects = [pictures.read(number) for number in range(len(pictures))]
+    shown = [filler.at_once(subject.picture.pixels, subject.hole) for subject in subjects]
     inputs = [
-        (torch.cat([s.x for s in part if s]), torch.cat([s.m for s in part if s]))
+        (torch.cat([x for x, _ in part]), torch.cat([m for _, m in part]))
         for part in (shown[start : start + size] for start in range(0, len(shown), size))
     ]
     n, seed = job.sampling.n, job.sampling.seed
-    portions = [range(start, min(start + AT_ONCE, n)) for start in range(0, n, AT_ONCE)]
+    portions = [range(start, min(start + PORTION, n)) for start in range(0, n, PORTION)]
     with torch.inference_mode(), autocast(filler.device):
         known = [filler.model.encode_known(x, m) for x, m in inputs]
 

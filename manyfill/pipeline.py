@@ -1,4 +1,4 @@
-"""From any picture and any hole to many fills: read, crop, shrink to the model's size, draw, enlarge, paste.
+"""From any picture and any hole to many fills: read, crop, draw octave by octave, paste.
 
 Legend: H W the picture's size, C its channels (1 or 3), S the model's size, N fills. Pixels are uint8 (H, W, C),
 masks bool (H, W) with True = missing, tensors (C, H, W) in [-1, 1].
@@ -14,42 +14,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyfill import octaves
 from manyfill.checkpoint import digest, load_model
 from manyfill.completions import Completions, Likelihood, Timings, spread
-from manyfill.crop import Box, paste, shrink, surround
+from manyfill.crop import Box, Part, parts, paste, shrink, surround
 from manyfill.device import autocast, best_device
-from manyfill.distributions import Gaussian
 from manyfill.errors import ConfigError, PictureError
-from manyfill.images import DEFAULT_MAX_PIXELS, to_pixels, to_tensor
+from manyfill.images import DEFAULT_MAX_PIXELS, to_tensor
 from manyfill.inputs import PictureLike, Sampling, Subject, read
 from manyfill.models.bound import importance_bound, level_kl, log_weight
-from manyfill.models.hvae import ConditionalHVAE, Fills, Known
+from manyfill.models.hvae import ConditionalHVAE, Known
+from manyfill.octaves import TILE_BATCH, Canvas
 from manyfill.recipe import Fill, Recipe, Recipes, parse_levels
 from manyfill.rng import key
 
-AT_ONCE = 16  # fills of a picture, or samples of a bound: in portions, so that memory does not grow with their number
+AT_ONCE = 16  # samples of a bound: in portions, so that memory does not grow with their number
 BOUND_SAMPLES = 16
 EMPTY_NOTE = "the mask is empty (all black): nothing to fill, the picture is unchanged"
-TOO_FINE_NOTE = "the holes are too fine for the model's size: nothing known is left there, the fills ignore the picture"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the model is shown of a picture: x (1, C, S, S) and m (1, 1, S, S) of the square `box`."""
+    """What the model is shown of a picture: its holes, the square `box` around all of them, and what to say of them."""
 
     box: Box
-    x: Tensor
-    m: Tensor
+    parts: list[Part]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Fills x (N, C, S, S) and their mean (C, S, S), where the model lies; of each fill its recipe, and by level the
-    latents (N, T, Z, size, size) on the CPU; and the seconds it took."""
+    """The fills of each part of a picture (N, side, side, C) and their mean (side, side, C); of each fill its recipe,
+    and by level the latents (N, T, Z, size, size) of all parts; and the seconds it took."""
 
-    x: Tensor
-    mean: Tensor
+    fills: list[np.ndarray]
+    means: list[np.ndarray]
     latents: list[Tensor]
     recipes: list[Recipe]
     seconds: float
@@ -62,9 +61,10 @@ class Filler:
     several pictures in one batch of the model, and to do all the others in threads meanwhile.
     """
 
-    def __init__(self, model: ConditionalHVAE, id: str) -> None:
+    def __init__(self, model: ConditionalHVAE, id: str, tile_batch: int = TILE_BATCH) -> None:
         self.model, self.id = model.eval(), id
         self.device = next(model.parameters()).device
+        self.tile_batch = tile_batch
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str] = "default", device: str | None = None) -> "Filler":
@@ -104,7 +104,7 @@ class Filler:
         shown = self.show(subject)
         drawn = self.draw([shown], sampling)[0] if shown else None
         began = perf_counter()
-        bound = self._bound(subject, shown, seed, bound_samples) if shown else None
+        bound = self._bound(subject, seed, bound_samples) if shown else None
         now = perf_counter()
         spent = Timings(draw=drawn.seconds if drawn else 0.0, bound=now - began if bound else 0.0, total=now - started)
         return self.complete(subject, shown, drawn, sampling, spent, bound)
@@ -187,63 +187,48 @@ class Filler:
     @torch.inference_mode()
     def condition(self, image: PictureLike, mask: PictureLike | None = None) -> Known:
         """What the model is told of a picture with a hole, as in a call."""
-        shown = self.show(read(image, mask))
-        assert shown, "a hole to fill"
+        subject = read(image, mask)
         with autocast(self.device):
-            return self.model.encode_known(shown.x, shown.m)
+            return self.model.encode_known(*self.at_once(subject.picture.pixels, subject.hole))
+
+    def at_once(self, pixels: np.ndarray, hole: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The square around all that is missing at the model's own size: x (1, C, S, S), m (1, 1, S, S)."""
+        config, box = self.model.config, surround(hole, self.model.config.size)
+        small, missing = shrink(box.cut(pixels), box.cut(hole), config.size)
+        m = torch.from_numpy(missing)[None, None].float().to(self.device)
+        return self._tensor(small), m
 
     def show(self, subject: Subject) -> Shown | None:
-        """The square around the hole at the model's size; None where nothing is missing. PictureError."""
+        """The holes and their surroundings; None where nothing is missing. PictureError."""
         config, pixels, hole = self.model.config, subject.picture.pixels, subject.hole
         if not hole.any():
             return None
         if pixels.shape[2] > config.channels:
             name = subject.picture.name
             raise PictureError(f"{name}: is in colour but the model is grey; convert it or change --model")
-        box = surround(hole, config.size)
-        small, small_hole = shrink(box.cut(pixels), box.cut(hole), config.size)
-        notes = (TOO_FINE_NOTE,) if small_hole.all() and not hole.all() else ()
-        m = torch.from_numpy(small_hole)[None, None].float().to(self.device)
-        return Shown(box, self._tensor(small), m, notes)
+        return Shown(surround(hole, config.size), parts(pixels, hole, config.size), ())
 
     def draw(self, pictures: Sequence[Shown], sampling: Sampling) -> list[Drawn]:
-        """The fills of each picture, of all of them in one batch; each from noise of its own."""
+        """The fills of each picture, of all of them in common batches; each from noise of its own."""
         return self._draw(pictures, sampling.recipes)
 
-    @torch.inference_mode()
     def _draw(self, pictures: Sequence[Shown], recipes: Recipes, given: Sequence[Tensor] = ()) -> list[Drawn]:
         """The fills of these recipes; `given` are the latents (T, Z, size, size) of the first levels, if known."""
-        began, own = perf_counter(), recipes(len(self.model.config.levels))
-        parts: list[list[tuple[Tensor, Tensor, list[Tensor]]]] = [[] for _ in pictures]
-        with autocast(self.device):
-            known = self.model.encode_known(torch.cat([s.x for s in pictures]), torch.cat([s.m for s in pictures]))
-            for start in range(0, len(own), AT_ONCE):
-                portion = own[start : start + AT_ONCE]
-                fills = self._decode(known.repeat(len(portion)), portion * len(pictures), given)
-                for place, part in enumerate(parts):
-                    rows = slice(place * len(portion), (place + 1) * len(portion))
-                    latents = [z[rows, None].float().cpu() for z in fills.latents]
-                    part.append((fills.x[rows], fills.mean[rows].sum(0), latents))
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # else the seconds would be those of asking
+        began, boards = perf_counter(), [self._canvases(shown, recipes, given) for shown in pictures]
+        octaves.draw(self.model, [canvas for board in boards for canvas in board], self.tile_batch)
         seconds = (perf_counter() - began) / len(pictures)
-        return [_joined(part, own, seconds) for part in parts]
+        return [_drawn(board, seconds) for board in boards]
 
-    def _decode(self, known: Known, recipes: Sequence[Recipe], given: Sequence[Tensor]) -> Fills:
-        calibrated = self.model.temperatures.tolist()
-
-        def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
-            if level < len(given):
-                return given[level].to(prior.mean).expand_as(prior.mean)
-            layers = [recipe.layers[level] for recipe in recipes]
-            noise = torch.stack([layer.normal(prior.mean.shape[1:], level) for layer in layers])
-            scale = torch.tensor([calibrated[level] * layer.temperature for layer in layers])[:, None, None, None]
-            noise, scale = (
-                t.contiguous(memory_format=torch.channels_last).to(prior.mean.device) for t in (noise, scale)
-            )
-            return prior.sample(noise, scale)
-
-        return self.model.decode(known, choose, [recipe.layers[-1].pixels() for recipe in recipes])
+    def _canvases(self, shown: Shown, recipes: Recipes, given: Sequence[Tensor]) -> list[Canvas]:
+        config, plans = self.model.config, [octaves.sizes(part, self.model.config.size) for part in shown.parts]
+        own, first = recipes(len(config.levels) + max(map(len, plans)) - 1), 0
+        board = []
+        for number, (part, plan) in enumerate(zip(shown.parts, plans, strict=True)):
+            canvas = Canvas(part, number, plan, own, config)
+            canvas.given = [z[first : first + len(canvas.cells)] for z in given]
+            first += len(canvas.cells)
+            board.append(canvas)
+        return board
 
     def complete(
         self,
@@ -262,7 +247,9 @@ class Filler:
         pixels, hole = subject.picture.pixels, subject.hole
         if shown and drawn:
             box, notes = shown.box, shown.notes
-            mean, *images = (paste(pixels, hole, box, to_pixels(fill)) for fill in (drawn.mean, *drawn.x))
+            mean, *images = (
+                _pasted(pixels, shown.parts, fills) for fills in (drawn.means, *zip(*drawn.fills, strict=True))
+            )
         else:
             assert sampling, "only a picture with a hole has fills to blend"
             box, notes = None, (EMPTY_NOTE,)
@@ -302,17 +289,18 @@ class Filler:
         return to_tensor(pixels).expand(self.model.config.channels, -1, -1)[None].to(self.device)
 
     @torch.inference_mode()
-    def _bound(self, subject: Subject, shown: Shown, seed: int, samples: int) -> Likelihood | None:
+    def _bound(self, subject: Subject, seed: int, samples: int) -> Likelihood | None:
         if subject.whole is None:
             return None
-        box, size = shown.box, self.model.config.size
+        known, m = self.at_once(subject.picture.pixels, subject.hole)
+        box, size = surround(subject.hole, self.model.config.size), self.model.config.size
         whole, _ = shrink(box.cut(subject.whole), np.zeros_like(box.cut(subject.hole)), size)
-        x = torch.where(shown.m > 0, self._tensor(whole), shown.x)
+        x = torch.where(m > 0, self._tensor(whole), known)
         # The noise must be made where the model lives.
         noise = torch.Generator(self.device).manual_seed(key(seed, "bound"))
         pixels, kl, weights = [], [], []
         with autocast(self.device):
-            seen = self.model.encode(x, shown.m)
+            seen = self.model.encode(x, m)
             for start in range(0, samples, AT_ONCE):
                 drawn, steps = self.model.infer(seen.repeat(min(AT_ONCE, samples - start)), noise)
                 pixels.append(drawn)
@@ -323,13 +311,21 @@ class Filler:
             nats=float(torch.cat(pixels).double().mean() - levels.sum()),
             nats_k=float(importance_bound(torch.cat(weights).double())),
             kl=tuple(levels.tolist()),
-            dims=int(shown.m.sum()) * self.model.config.channels,
+            dims=int(m.sum()) * self.model.config.channels,
             samples=samples,
         )
 
 
-def _joined(portions: list[tuple[Tensor, Tensor, list[Tensor]]], recipes: list[Recipe], seconds: float) -> Drawn:
-    """One picture's portions: fills, the sum of their means, latents by level."""
-    fills, sums, latents = zip(*portions, strict=True)
-    levels = [torch.cat(level) for level in zip(*latents, strict=True)]
-    return Drawn(torch.cat(fills), sum(sums) / len(recipes), levels, recipes, seconds)
+def _drawn(board: Sequence[Canvas], seconds: float) -> Drawn:
+    recipes = board[0].recipes
+    means = [np.rint(canvas.mean / len(recipes)).astype(np.uint8) for canvas in board]
+    latents = [torch.cat(level, 1) for level in zip(*(canvas.latents for canvas in board), strict=True)]
+    return Drawn([canvas.images for canvas in board], means, latents, list(recipes), seconds)
+
+
+def _pasted(pixels: np.ndarray, holes: Sequence[Part], fills: Sequence[np.ndarray]) -> np.ndarray:
+    """The picture with its holes filled, and every known pixel as it was."""
+    image = pixels.copy()
+    for part, fill in zip(holes, fills, strict=True):
+        paste(image, part.own, part.box, fill)
+    return image

@@ -16,8 +16,8 @@ LONGEST_FILE = 350
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "rng", "rank", "files", "distributions", "masks", "images", "html", "device"),
     ("models",),
-    ("checkpoint", "data", "diagnostics", "recipe", "octaves"),
-    ("pipeline", "inputs", "completions", "crop", "train", "export"),
+    ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves"),
+    ("pipeline", "inputs", "completions", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "web"),
     ("cli", "cli_data", "cli_steer", "cli_web", "demo"),
@@ -156,11 +156,11 @@ def test_the_rules_notice_an_upward_import_however_it_is_written(tmp_path: Path)
 def test_the_rules_notice_a_cycle(tmp_path: Path) -> None:
     edges = built(
         tmp_path,
-        crop="from manyfill.completions import a",
+        inputs="from manyfill.completions import a",
         completions="from manyfill.pipeline import b",
-        pipeline="def late():\n    from manyfill.crop import c",
+        pipeline="def late():\n    from manyfill.inputs import c",
     )
-    assert upward(edges) == [] and set(cycle(edges)) == {"crop", "completions", "pipeline"}
+    assert upward(edges) == [] and set(cycle(edges)) == {"inputs", "completions", "pipeline"}
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from manyfill import Filler, crop, pipeline
+from manyfill import Filler, crop
 from manyfill.checkpoint import save_model
-from manyfill.crop import Box, paste, shrink, surround
+from manyfill.crop import Box, enlarge, paste, shrink, surround
 from manyfill.device import autocast
 from manyfill.errors import ConfigError, ManyfillError, ModelError, OutputError, PictureError
 from manyfill.images import open_picture, save_png, to_pixels, to_tensor
 from manyfill.masks import KINDS, draw
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.octaves import PORTION
 from manyfill.rng import generator
 
 SIZE = PRESETS["tiny32"].size
@@ -117,9 +118,9 @@ def test_the_same_seed_gives_the_same_bytes_and_fills_differ(filler: Filler) -> 
 
 def test_a_fill_does_not_depend_on_how_many_are_drawn(filler: Filler) -> None:
     picture, mask = noise_picture(32, 32), draw("centre", 32, 32, np.random.default_rng(0))
-    few, many = filler(picture, mask, n=2), filler(picture, mask, n=pipeline.AT_ONCE + 2)
+    few, many = filler(picture, mask, n=2), filler(picture, mask, n=PORTION + 2)
     assert many.seeds[:2] == few.seeds
-    for i in range(2):  # batches of another size may round otherwise
+    for i in range(2):  # batches of another size may round otherwise on some processors
         gap = np.abs(few.images[i][mask].astype(int) - many.images[i][mask])
         assert np.median(gap) <= 1
     assert len({image.tobytes() for image in many.images}) == len(many.images)
@@ -184,7 +185,8 @@ def test_shrinking_and_enlarging_keep_a_smooth_picture() -> None:
     pixels = np.repeat((ramp[:, None] * 0.6 + ramp[None] * 0.4)[..., None], 3, 2).round().astype(np.uint8)
     hole = box_mask(96, 96, 30, 30, 60, 60)
     small, _ = shrink(pixels, np.zeros_like(hole), SIZE)
-    back = paste(np.where(hole[..., None], np.uint8(0), pixels), hole, Box(0, 0, 96), small)
+    back = np.where(hole[..., None], np.uint8(0), pixels)
+    paste(back, hole, Box(0, 0, 96), enlarge(small, 96))
     assert np.abs(back.astype(int) - pixels).max() <= 2
 
 
@@ -252,12 +254,6 @@ def test_an_empty_hole_asks_nothing_of_the_network(filler: Filler, monkeypatch: 
     assert result.sheet().shape[2] == 3
 
 
-def test_holes_too_fine_for_the_model_are_told(filler: Filler) -> None:
-    mask = np.indices((128, 128)).sum(0) % 2 == 0
-    assert pipeline.TOO_FINE_NOTE in filler(noise_picture(128, 128), mask, n=1).notes
-    assert not filler(noise_picture(128, 128), np.ones((128, 128), bool), n=1).notes
-
-
 PICTURE, MASK = noise_picture(8, 9), box_mask(8, 9, 2, 2, 5, 5)
 
 
@@ -306,12 +302,12 @@ def test_the_mean_is_the_distributions_own(filler: Filler) -> None:
     with torch.no_grad(), autocast(filler.device):
         known = filler.model.encode_known(to_tensor(picture)[None], torch.from_numpy(mask).float()[None, None])
         mean = filler.model.fill(known, [generator(4, "fill", 0)], temperature=0.0).mean[0]
-    n = pipeline.AT_ONCE + 3
+    n = PORTION + 3
     gap = np.abs(filler(picture, mask, n=n, temperature=0.0).mean.astype(int) - to_pixels(mean))
     assert gap.max() <= 2
-    many = filler(picture, mask, n=200)
+    many = filler(picture, mask, n=64)
     apart = (np.stack(many.images).mean(0) - many.mean)[mask] / (np.stack(many.images).std(0)[mask] + 1)
-    assert np.sqrt((apart**2).mean()) < 3 / math.sqrt(200)
+    assert np.sqrt((apart**2).mean()) < 3 / math.sqrt(64)
 
 
 def test_the_bound_is_the_models_own_on_the_hole_only(filler: Filler) -> None:

@@ -22,7 +22,8 @@ from manyfill.errors import OutputError, PictureError
 from manyfill.files import save_folder
 from manyfill.images import png_bytes
 from manyfill.inputs import Subject
-from manyfill.pipeline import AT_ONCE, Drawn, Filler, Shown
+from manyfill.octaves import PORTION
+from manyfill.pipeline import Drawn, Filler, Shown
 
 RECORD = "fill.json"
 AHEAD = 2  # blocks that are read, and as many that are written, while the model draws one
@@ -142,7 +143,7 @@ def _whole(folder: Path) -> Row | None:
 
 def pictures_at_once(job: Job) -> int:
     """How many pictures share a batch, P."""
-    return max(1, job.batch // min(job.sampling.n, AT_ONCE))
+    return max(1, job.batch // min(job.sampling.n, PORTION))
 
 
 def block_numbers(job: Job, pictures: int) -> range:

@@ -1,0 +1,270 @@
+"""Holes of any size by a model of one size: coarse first, then octave by octave, in tiles.
+
+The square around a hole is filled at the finest size at which a tile of the model still sees known pixels around any
+piece of the hole. At each doubling from there the last answer, enlarged, is the guide, and tiles draw the detail. The
+hole is cut into cells. A tile sees its cell in the middle and known pixels or the guide around it, and only its cell is
+kept. Cells are drawn in two passes like the fields of a checkerboard: those of the second see what lies beside them.
+
+Legend: S the model's size, s a square's size, C channels of the model, N fills, T cells of the first size, B a batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyfill.crop import Part, enlarge, shrink, shrink_hole
+from manyfill.device import autocast
+from manyfill.distributions import Gaussian
+from manyfill.images import to_tensor
+from manyfill.models.config import ModelConfig
+from manyfill.models.hvae import ConditionalHVAE, Fills, Known
+from manyfill.recipe import Layer, Recipe
+
+TILE_BATCH = 32
+# Of the latents in tiles with a guide, on top of the fill's own. The guide is the model's own answer, rougher than a
+# photograph; at 1 each octave would take that for a sign of rough detail, and add more of it.
+REFINEMENT = 0.7
+PORTION = 16  # fills that share what is known of a tile
+Tick = Callable[[int], None]
+
+
+class Cell(NamedTuple):
+    """A field of the board: its place, and the rows and columns of the square that it and its tile take."""
+
+    row: int
+    column: int
+    core: tuple[slice, slice]
+    tile: tuple[slice, slice]
+
+
+def sizes(part: Part, size: int) -> list[int]:
+    """The sizes at which a part is drawn, from the first to its own."""
+    found = [part.box.side]
+    while found[0] > size and _holds(shrink_hole(part.own, found[0]), size // 2 + 1):
+        found.insert(0, max(size, -(-found[0] // 2)))
+    return found
+
+
+def rows(part: Part, plan: Sequence[int], size: int) -> int:
+    """How many tiles a fill of a part takes, drawn at the sizes of the plan."""
+    return sum(len(cells(shrink_hole(part.own, s), size)) for s in plan)
+
+
+def _holds(hole: np.ndarray, side: int) -> bool:
+    """Whether a square of so many pixels a side fits into the hole."""
+    sums = np.pad(hole.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32), ((1, 0), (1, 0)))
+    within = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    return bool((within == side * side).any())
+
+
+def cells(own: np.ndarray, size: int) -> list[Cell]:
+    """The cells that a hole (s, s) is cut into, row by row; of the model's own size there is one."""
+    if len(own) == size:
+        whole = (slice(0, size), slice(0, size))
+        return [Cell(0, 0, whole, whole)]
+    spans = [np.flatnonzero(own.any(axis)) for axis in (1, 0)]
+    rows, columns = (_fields(int(at[0]), int(at[-1]) + 1, size) for at in spans)
+    return [
+        Cell(i, j, (row, column), (_around(row, size, len(own)), _around(column, size, len(own))))
+        for i, row in enumerate(rows)
+        for j, column in enumerate(columns)
+        if own[row, column].any()
+    ]
+
+
+def _fields(start: int, stop: int, size: int) -> list[slice]:
+    """A stretch in equal fields of half the model's size at most, or in one of three quarters."""
+    count = 1 if stop - start <= 3 * size // 4 else -(-(stop - start) // (size // 2))
+    edges = np.linspace(start, stop, count + 1).round().astype(int).tolist()
+    return [slice(*edge) for edge in pairwise(edges)]
+
+
+def _around(span: slice, size: int, length: int) -> slice:
+    first = min(max((span.start + span.stop - size) // 2, 0), length - size)
+    return slice(first, first + size)
+
+
+class Canvas:
+    """A part while it is drawn, at one size after the other.
+
+    images (N, s, s, C) are the fills so far, guides the last answer enlarged, `known` (s, s) what tiles may build upon;
+    mean (s, s, C) is the expectation of the pixel distributions, summed over the fills; latents by level
+    (N, T, Z, size, size) are those of the first size, of which `given` (T, Z, size, size) are the first levels' if they
+    are known.
+    """
+
+    def __init__(
+        self, part: Part, number: int, sizes: Sequence[int], recipes: Sequence[Recipe], config: ModelConfig
+    ) -> None:
+        self.part, self.number, self.sizes, self.recipes, self.config = part, number, sizes, recipes, config
+        self.guides: np.ndarray | None = None
+        self.given: Sequence[Tensor] = ()
+        self.step = 0
+        small, _ = self._enter()
+        self.images = np.repeat(small[None], len(recipes), 0)
+        # Far holes of other parts, which no tile may reach: any colour does.
+        filler = self.images[0][self.known].mean(0) if self.known.any() else 127.5
+        self.images[:, ~self.known] = np.rint(filler)
+        self.latents = [
+            torch.empty(len(recipes), len(self.cells), level.latent, level.size, level.size) for level in config.levels
+        ]
+
+    def advance(self) -> None:
+        """Go on to the next size."""
+        self.step += 1
+        small, missing = self._enter()
+        self.guides = np.stack([enlarge(image, len(small)) for image in self.images])
+        self.images = np.where(missing[..., None], self.guides, small)
+
+    def _enter(self) -> tuple[np.ndarray, np.ndarray]:
+        """The picture (s, s, C) and all that is missing of it (s, s) at this size."""
+        s, config = self.sizes[self.step], self.config
+        small, missing = shrink(self.part.pixels, self.part.missing, s)
+        self.known, self.own = ~missing, shrink_hole(self.part.own, s)
+        self.cells = cells(self.own, config.size)
+        self.mean = np.zeros((s, s, config.channels), np.float32)
+        return np.broadcast_to(small, self.mean.shape), missing
+
+    def keep(self, cell: Cell, fill: int, answer: np.ndarray, mean: np.ndarray) -> None:
+        """Take a cell from a tile's answer and its expectation (S, S, C)."""
+        within = tuple(slice(c.start - t.start, c.stop - t.start) for c, t in zip(cell.core, cell.tile, strict=True))
+        new = ~self.known[cell.core]
+        self.images[fill][cell.core][new] = np.rint(answer[within][new])
+        self.mean[cell.core] += mean[within]
+
+    def settle(self, cell: Cell) -> None:
+        """From now on a cell counts as known."""
+        self.known[cell.core] |= self.own[cell.core]
+
+
+class Row(NamedTuple):
+    """A row of a batch: one cell of one fill."""
+
+    canvas: Canvas
+    place: int
+    fill: int
+
+    @property
+    def cell(self) -> Cell:
+        return self.canvas.cells[self.place]
+
+    def layer(self, level: int) -> Layer:
+        """The noise of a level of the model in this tile: that of the whole octave after the first size."""
+        layers, levels, step = self.canvas.recipes[self.fill].layers, len(self.canvas.config.levels), self.canvas.step
+        return layers[levels + step - 1 if step else level]
+
+    @property
+    def where(self) -> tuple[int, ...]:
+        """What sets this tile's noise apart from others'."""
+        return self.canvas.step, self.canvas.number, self.cell.row, self.cell.column
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to draw at once; the first of every `copies` tells what is known to all of them."""
+
+    rows: list[Row]
+    copies: int
+
+
+@torch.inference_mode()
+def draw(
+    model: ConditionalHVAE,
+    canvases: Sequence[Canvas],
+    tile_batch: int = TILE_BATCH,
+    tick: Tick = lambda _: None,
+) -> None:
+    """Draw all parts to their own size, in common batches of `tile_batch` rows at most.
+
+    `tick` is told after every batch how many rows it had.
+    """
+    active = list(canvases)
+    while active:
+        for colour in (0, 1):
+            fields = [
+                (canvas, place)
+                for canvas in active
+                for place, cell in enumerate(canvas.cells)
+                if (cell.row + cell.column) % 2 == colour
+            ]
+            for batch in _batches(fields, colour == 0, tile_batch):
+                _draw(model, batch)
+                tick(len(batch.rows))
+            for canvas, place in fields:
+                canvas.settle(canvas.cells[place])
+        active = [canvas for canvas in active if canvas.step + 1 < len(canvas.sizes)]
+        for canvas in active:
+            canvas.advance()
+
+
+def _batches(fields: Sequence[tuple[Canvas, int]], first: bool, tile_batch: int) -> Iterator[Batch]:
+    """Fills that still share what is known of a tile, which is read once for several, or each for itself."""
+    if not fields:
+        return
+    fills = len(fields[0][0].recipes)
+    portion = min(PORTION, tile_batch, fills) if first and fields[0][0].guides is None else 1
+    for start in range(0, fills, portion):
+        group = range(start, min(start + portion, fills))
+        rows = [Row(*field, fill) for field in fields for fill in group]
+        most = max(1, tile_batch // len(group)) * len(group)
+        for at in range(0, len(rows), most):
+            yield Batch(rows[at : at + most], len(group))
+
+
+def _draw(model: ConditionalHVAE, batch: Batch) -> None:
+    """Draw the rows, and keep their cells."""
+    with autocast(next(model.parameters()).device):
+        known = _known(model, batch.rows[:: batch.copies])
+        # A matrix times a single vector rounds otherwise, and fills are not to depend on what is drawn with them.
+        rows = batch.rows if len(batch.rows) > 1 else batch.rows * 2
+        fills = _decode(model, known.repeat(len(rows) // len(known.x)), rows)
+    drawn, means = _to_numpy(fills.x), _to_numpy(fills.mean)
+    latents = [z.float().cpu() for z in fills.latents] if batch.rows[0].canvas.step == 0 else []
+    for number, row in enumerate(batch.rows):
+        canvas = row.canvas
+        # The pixels' own noise at a coarse size, enlarged, would be blotches: only the last size has it.
+        answer = (drawn if canvas.step + 1 == len(canvas.sizes) else means)[number]
+        canvas.keep(row.cell, row.fill, answer, means[number])
+        for level, z in zip(canvas.latents, latents, strict=False):
+            level[row.fill, row.place] = z[number]
+
+
+def _known(model: ConditionalHVAE, rows: Sequence[Row]) -> Known:
+    """What is known of the rows' tiles, with their guides."""
+    device = next(model.parameters()).device
+    x = _to_tensor([row.canvas.images[row.fill][row.cell.tile] for row in rows]).to(device)
+    m = torch.from_numpy(np.stack([~row.canvas.known[row.cell.tile] for row in rows]))[:, None].float().to(device)
+    guided = [row.canvas.guides[row.fill][row.cell.tile] for row in rows if row.canvas.guides is not None]
+    return model.encode_known(x, m, _to_tensor(guided).to(device) if guided else None)
+
+
+def _decode(model: ConditionalHVAE, known: Known, rows: Sequence[Row]) -> Fills:
+    calibrated, warmth = model.temperatures.tolist(), REFINEMENT if rows[0].canvas.step else 1.0
+
+    def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
+        if rows[0].canvas.step == 0 and level < len(rows[0].canvas.given):
+            return torch.stack([row.canvas.given[level][row.place] for row in rows]).to(prior.mean)
+        layers = [row.layer(level) for row in rows]
+        shape = prior.mean.shape[1:]
+        noise = torch.stack([layer.normal(shape, level, *row.where) for layer, row in zip(layers, rows, strict=True)])
+        scale = torch.tensor([warmth * calibrated[level] * layer.temperature for layer in layers])[:, None, None, None]
+        noise = noise.contiguous(memory_format=torch.channels_last).to(prior.mean.device)
+        return prior.sample(noise, scale.to(prior.mean.device))
+
+    last = len(model.config.levels) - 1
+    return model.decode(known, choose, [row.layer(last).pixels(*row.where) for row in rows])
+
+
+def _to_tensor(tiles: Sequence[np.ndarray]) -> Tensor:
+    """uint8 (S, S, C) each to (B, C, S, S) in [-1, 1]."""
+    return torch.stack([to_tensor(tile) for tile in tiles])
+
+
+def _to_numpy(x: Tensor) -> np.ndarray:
+    """(B, C, S, S) in [-1, 1] to grey levels, float32 (B, S, S, C)."""
+    return ((x.float() + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,169 @@
+"""Holes of any size: the cells they are cut into, parts that lie apart, what refinement makes of a coarse answer."""
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from manyfill import Filler, octaves
+from manyfill.crop import enlarge, parts, shrink
+from manyfill.masks import draw
+from manyfill.models.config import PRESETS
+from manyfill.models.hvae import ConditionalHVAE
+from manyfill.octaves import cells, sizes
+
+SIZE = PRESETS["tiny32"].size
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Filler:
+    torch.manual_seed(0)
+    return Filler(ConditionalHVAE(PRESETS["tiny32"]), "tiny")
+
+
+@pytest.fixture(scope="module")
+def filler() -> Filler:
+    return Filler.from_pretrained(device="cpu")
+
+
+def box(height: int, width: int, top: int, left: int, side: int) -> np.ndarray:
+    mask = np.zeros((height, width), bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+# ---------------------------------------------------------------------------------------------------------- geometry
+
+
+@pytest.mark.parametrize("kind", ["centre", "brush", "scratches", "outpaint", "half"])
+@pytest.mark.parametrize("side", [64, 65, 90, 200])
+def test_cells_share_a_hole_out_and_lie_within_their_tiles(kind: str, side: int) -> None:
+    own = draw(kind, side, side, np.random.default_rng(side))
+    covered = np.zeros((side, side), int)
+    for cell in cells(own, 64):
+        covered[cell.core] += 1
+        assert own[cell.core].any()
+        for core, tile in zip(cell.core, cell.tile, strict=True):
+            assert tile.stop - tile.start == 64 and tile.start >= 0 and tile.stop <= side
+            near, far = core.start - tile.start, tile.stop - core.stop
+            assert near >= min(8, core.start) and far >= min(8, side - core.stop)
+    assert covered[own].min() == 1 and covered.max() == 1
+
+
+def test_a_hole_is_first_drawn_at_the_finest_size_at_which_tiles_see_around_it() -> None:
+    picture = noise(600, 800)
+    for mask, expected in [
+        (box(600, 800, 100, 100, 20), [64]),
+        (box(600, 800, 100, 100, 100), [64, 100, 200]),
+        (box(600, 800, 100, 100, 256), [64, 128, 256, 512]),
+    ]:
+        (part,) = parts(picture, mask, 64)
+        assert sizes(part, 64) == expected
+    scratch = np.zeros((600, 800), bool)
+    for x in range(20, 780):
+        scratch[x // 2 + 50 : x // 2 + 53, x] = True
+    (part,) = parts(picture, scratch, 64)
+    assert sizes(part, 64) == [part.box.side]
+    assert len(cells(part.own, 64)) < 60  # along it, not all over its square
+
+
+def test_far_holes_are_parts_of_their_own_and_near_ones_are_not() -> None:
+    mask = box(500, 900, 40, 50, 30) | box(500, 900, 300, 700, 60)
+    found = parts(noise(500, 900), mask, 64)
+    assert [part.box.side for part in found] == [64, 120]
+    assert [int(part.own.sum()) for part in found] == [900, 3600]
+    near = box(500, 900, 100, 100, 100) | box(500, 900, 100, 220, 60)
+    assert len(parts(noise(500, 900), near, 64)) == 1
+    specks = np.zeros((1200, 1200), bool)
+    specks[32::150, 32::150] = True
+    assert len(parts(noise(1200, 1200), specks, 64)) == 64
+
+
+def test_cost_grows_with_the_hole_and_not_with_the_picture() -> None:
+    small, large = (
+        parts(np.zeros((*shape, 3), np.uint8), box(*shape, 300, 300, 256), 64) for shape in ((1000, 1000), (3000, 4000))
+    )
+    assert octaves.rows(small[0], sizes(small[0], 64), 64) == octaves.rows(large[0], sizes(large[0], 64), 64)
+
+
+# ------------------------------------------------------------------------------------------------------------- draws
+
+
+def test_the_batch_and_the_company_change_nothing() -> None:
+    torch.manual_seed(0)
+    model = ConditionalHVAE(PRESETS["tiny32"])
+    picture, mask = noise(150, 200), box(150, 200, 30, 40, 60)
+    a, b = (Filler(model, "tiny", tile_batch=count)(picture, mask, n=3) for count in (2, 32))
+    for one, other in zip(a.images, b.images, strict=True):
+        gap = np.abs(one.astype(int) - other)
+        assert (gap > 1).mean() < 1e-3  # some processors round batches of another size otherwise
+    alone = Filler(model, "tiny")(picture, box(150, 200, 10, 10, 12), n=2)
+    both = Filler(model, "tiny")(picture, box(150, 200, 10, 10, 12) | box(150, 200, 120, 170, 15), n=2)
+    for one, other in zip(alone.images, both.images, strict=True):
+        assert (np.abs(one[:40, :40].astype(int) - other[:40, :40]) > 1).mean() < 1e-3
+        assert not np.array_equal(other[120:135, 170:185], picture[120:135, 170:185])
+
+
+@pytest.mark.parametrize("shape", [(1, 70), (2, 2), (70, 71), (90, 33)])
+def test_odd_shapes(tiny: Filler, shape: tuple[int, int]) -> None:
+    picture = noise(*shape)
+    for mask in (np.ones(shape, bool), np.indices(shape).sum(0) % 2 == 0, box(*shape, 0, 0, 1)):
+        result = tiny(picture, mask, n=2)
+        assert all(np.array_equal(image[~mask], picture[~mask]) for image in [*result.images, result.mean])
+
+
+def test_refinement_adds_detail_to_the_coarse_answer_and_stays_with_it(filler: Filler) -> None:
+    picture, mask = skimage.data.coffee(), box(400, 600, 120, 220, 128)
+    refined = filler(picture, mask, n=2)
+    (part,) = parts(picture, mask, 64)
+    small, hole = shrink(part.pixels, part.missing, 64)
+    coarse = filler(small, hole, n=2)
+    inside = np.zeros_like(part.missing)
+    inside[64:-64, 64:-64] = True
+    for fine, answer in zip(refined.images, coarse.images, strict=True):
+        ours = part.box.cut(fine)
+        back, _ = shrink(ours, np.zeros_like(part.missing), 64)
+        assert np.corrcoef(back[hole].ravel(), answer[hole].ravel())[0, 1] > 0.9  # no drift
+        assert abs(back[hole].astype(float).mean() - answer[hole].mean()) < 6
+        steps = [
+            np.abs(np.diff(image.astype(float), axis=0))[inside[1:]].mean() for image in (ours, enlarge(answer, 256))
+        ]
+        assert steps[0] > 1.3 * steps[1]
+
+
+def test_tiles_leave_no_borders(filler: Filler) -> None:
+    """Across the borders of cells the steps stand out no more than in the coarse answer, which has no such borders."""
+    picture, mask = skimage.data.coffee(), box(400, 600, 120, 220, 128)
+    (part,) = parts(picture, mask, 64)
+    small, hole = shrink(part.pixels, part.missing, 64)
+    plain = [enlarge(answer, 256) for answer in filler(small, hole, n=4).images]
+    refined = [part.box.cut(image) for image in filler(picture, mask, n=4).images]
+    at = [cell.core[0].start - 1 for cell in cells(part.own, 64) if cell.row and not cell.column]
+    assert at == [95, 127, 159]
+    standing_out = []
+    for images in (plain, refined):
+        steps = np.mean([np.abs(np.diff(image.astype(float), axis=0)) for image in images], 0)[:, 64:192].mean((1, 2))
+        standing_out.append(steps[at].mean() / steps[70:186].mean())
+    assert standing_out[1] < 1.15 * standing_out[0]
+
+
+def test_octaves_are_levels_to_keep_and_redraw(filler: Filler) -> None:
+    picture, mask = skimage.data.coffee(), box(400, 600, 150, 250, 80)
+    drawn = filler(picture, mask, n=1)
+    origin, fill = drawn.images[0], drawn.fills[0]
+    levels = len(filler.model.config.levels)
+    assert len(fill.recipe.layers) == levels + 2
+    same = filler.reroll(picture, mask, fill, "all", n=1).images[0]
+    assert np.array_equal(same, origin)
+    other = filler.reroll(picture, mask, fill, f"1-{levels}", n=1, seed=1).images[0]
+    low, high = [], []
+    for image in (origin, other):
+        hole = image[150:230, 250:330].astype(float)
+        coarse = hole.reshape(10, 8, 10, 8, 3).mean((1, 3))
+        low.append(coarse.ravel())
+        high.append((hole - np.kron(coarse, np.ones((8, 8, 1)))).ravel())
+    assert np.corrcoef(low)[0, 1] > 0.95 > np.corrcoef(high)[0, 1]
