@@ -5,9 +5,9 @@ masks bool (H, W) with True = missing, tensors (C, H, W) in [-1, 1].
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 
 import numpy as np
@@ -19,12 +19,13 @@ from manyfill.checkpoint import digest, load_model
 from manyfill.completions import Completions, Likelihood, Timings, spread
 from manyfill.crop import Box, Part, parts, paste, shrink, surround
 from manyfill.device import autocast, best_device
+from manyfill.drawn import Drawn, joined
 from manyfill.errors import ConfigError, PictureError
 from manyfill.images import DEFAULT_MAX_PIXELS, to_tensor
 from manyfill.inputs import PictureLike, Sampling, Subject, read
 from manyfill.models.bound import importance_bound, level_kl, log_weight
 from manyfill.models.hvae import ConditionalHVAE, Known
-from manyfill.octaves import TILE_BATCH, Canvas
+from manyfill.octaves import TILE_BATCH, Canvas, Tick
 from manyfill.recipe import Fill, Recipe, Recipes, parse_levels
 from manyfill.rng import key
 
@@ -40,18 +41,6 @@ class Shown:
     box: Box
     parts: list[Part]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The fills of each part of a picture (N, side, side, C) and their mean (side, side, C); of each fill its recipe,
-    and by level the latents (N, T, Z, size, size) of all parts; and the seconds it took."""
-
-    fills: list[np.ndarray]
-    means: list[np.ndarray]
-    latents: list[Tensor]
-    recipes: list[Recipe]
-    seconds: float
 
 
 class Filler:
@@ -130,14 +119,8 @@ class Filler:
         `Completions.fills`, or `Fill.load(path)`. Raises PictureError, also for a fill of another model or picture,
         and ConfigError.
         """
-        kept = parse_levels(keep, len(fill.recipe.layers))
         sampling = Sampling(n, seed, temperature, "reroll")
-
-        def recipes(levels: int) -> list[Recipe]:
-            return [fill.recipe.keep(kept, fresh) for fresh in sampling.recipes(levels)]
-
-        above = next(level for level in range(len(kept) + 1) if level not in kept)
-        return self._steer(image, mask, (fill,), recipes, fill.latents[:above], sampling, max_pixels)
+        return self._steer(image, mask, (fill,), *rerolled(fill, keep, sampling), sampling, max_pixels)
 
     def blend(
         self,
@@ -212,12 +195,34 @@ class Filler:
         """The fills of each picture, of all of them in common batches; each from noise of its own."""
         return self._draw(pictures, sampling.recipes)
 
+    def portions(
+        self, shown: Shown, recipes: Recipes, given: Sequence[Tensor] = (), tick: Tick = lambda _: None
+    ) -> Iterator[Drawn]:
+        """The fills of one picture, so many at a time as their tiles make a batch; joined, they are what `draw` gives.
+
+        `given` are the latents (T, Z, size, size) of the first levels, if known. `tick` is told of every batch, and may
+        raise to end it.
+        """
+        size, levels = self.model.config.size, len(self.model.config.levels)
+        own = recipes(levels + max(len(octaves.sizes(part, size)) for part in shown.parts) - 1)
+        tiles = sum(len(octaves.cells(part.own, size)) for part in shown.parts)
+        count = min(max(1, self.tile_batch // tiles), octaves.PORTION)
+        for start in range(0, len(own), count):
+            yield self._together([shown], partial(_slice, own, start, start + count), given, tick)[0]
+
     def _draw(self, pictures: Sequence[Shown], recipes: Recipes, given: Sequence[Tensor] = ()) -> list[Drawn]:
-        """The fills of these recipes; `given` are the latents (T, Z, size, size) of the first levels, if known."""
+        """The fills of these recipes, of each picture."""
+        if len(pictures) == 1:
+            return [joined(list(self.portions(pictures[0], recipes, given)))]
+        return self._together(pictures, recipes, given)
+
+    def _together(
+        self, pictures: Sequence[Shown], recipes: Recipes, given: Sequence[Tensor], tick: Tick = lambda _: None
+    ) -> list[Drawn]:
         began, boards = perf_counter(), [self._canvases(shown, recipes, given) for shown in pictures]
-        octaves.draw(self.model, [canvas for board in boards for canvas in board], self.tile_batch)
+        octaves.draw(self.model, [canvas for board in boards for canvas in board], self.tile_batch, tick)
         seconds = (perf_counter() - began) / len(pictures)
-        return [_drawn(board, seconds) for board in boards]
+        return [Drawn.of(board, seconds) for board in boards]
 
     def _canvases(self, shown: Shown, recipes: Recipes, given: Sequence[Tensor]) -> list[Canvas]:
         config, plans = self.model.config, [octaves.sizes(part, self.model.config.size) for part in shown.parts]
@@ -248,7 +253,7 @@ class Filler:
         if shown and drawn:
             box, notes = shown.box, shown.notes
             mean, *images = (
-                _pasted(pixels, shown.parts, fills) for fills in (drawn.means, *zip(*drawn.fills, strict=True))
+                pasted(pixels, shown.parts, fills) for fills in (drawn.means, *zip(*drawn.fills, strict=True))
             )
         else:
             assert sampling, "only a picture with a hole has fills to blend"
@@ -316,14 +321,22 @@ class Filler:
         )
 
 
-def _drawn(board: Sequence[Canvas], seconds: float) -> Drawn:
-    recipes = board[0].recipes
-    means = [np.rint(canvas.mean / len(recipes)).astype(np.uint8) for canvas in board]
-    latents = [torch.cat(level, 1) for level in zip(*(canvas.latents for canvas in board), strict=True)]
-    return Drawn([canvas.images for canvas in board], means, latents, list(recipes), seconds)
+def rerolled(fill: Fill, keep: str | Iterable[int], sampling: Sampling) -> tuple[Recipes, Sequence[Tensor]]:
+    """The recipes of `Filler.reroll`, and the latents of the levels above the first that is redrawn; ConfigError."""
+    kept = parse_levels(keep, len(fill.recipe.layers))
+    above = next(level for level in range(len(kept) + 1) if level not in kept)
+
+    def recipes(levels: int) -> list[Recipe]:
+        return [fill.recipe.keep(kept, fresh) for fresh in sampling.recipes(levels)]
+
+    return recipes, fill.latents[:above]
 
 
-def _pasted(pixels: np.ndarray, holes: Sequence[Part], fills: Sequence[np.ndarray]) -> np.ndarray:
+def _slice(recipes: list[Recipe], start: int, stop: int, levels: int) -> list[Recipe]:
+    return recipes[start:stop]
+
+
+def pasted(pixels: np.ndarray, holes: Sequence[Part], fills: Sequence[np.ndarray]) -> np.ndarray:
     """The picture with its holes filled, and every known pixel as it was."""
     image = pixels.copy()
     for part, fill in zip(holes, fills, strict=True):

@@ -16,7 +16,7 @@ LONGEST_FILE = 350
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "rng", "rank", "files", "distributions", "masks", "images", "html", "device"),
     ("models",),
-    ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves"),
+    ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves", "drawn"),
     ("pipeline", "inputs", "completions", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "web"),

@@ -126,6 +126,25 @@ def test_grey_pictures_stay_grey(web: TestClient, alpha: bool) -> None:
     assert opened(dict(events(answer.text))["fill"]["png"]).shape == (15, 20, 2)
 
 
+def test_fills_of_a_large_hole_come_a_few_at_a_time_and_are_the_same(model: Path, one_thread: None) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (150, 160, 3), dtype=np.uint8)
+    hole = np.zeros((150, 160), bool)
+    hole[20:120, 30:140] = True
+    sent = parts(png(pixels), png(hole.astype(np.uint8) * 255))
+    whole = Filler.from_pretrained(model)(pixels, hole, n=3)
+    with client(model) as web:
+        service = web.app.state.service  # type: ignore[attr-defined]
+        portions = []
+        inner = service.filler.portions
+        service.filler.portions = lambda *a: (portions.append(p) or p for p in inner(*a))
+        answer = web.post("/api/v1/fill", files=sent, data={"n": 3})
+    assert [len(portion.recipes) for portion in portions] == [1, 1, 1]
+    zipped = unzipped(answer.content)
+    for name, content in whole.files(sheet=True).items():
+        assert np.array_equal(open_picture(zipped[name]).pixels, content), name
+    assert json.loads(zipped["fill.json"])["crop"] == whole.record()["crop"]
+
+
 # ------------------------------------------------------------------------------------------------ results, re-rolls
 
 

@@ -1,6 +1,6 @@
 """The HTTP API: pictures in as parts of a form, fills out as a zip file or as a stream of events."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -12,11 +12,12 @@ from starlette.responses import Response
 
 from manyfill import __version__
 from manyfill.inputs import Sampling, parse_temperature
-from manyfill.web import examples, work
+from manyfill.web import examples
 from manyfill.web.events import fill_events
-from manyfill.web.result import ARCHIVE, SHEET, TYPES, Result, View, archive, public_name
+from manyfill.web.result import ARCHIVE, SHEET, TYPES, View, archive, public_name
 from manyfill.web.service import Service
 from manyfill.web.slot import Turn
+from manyfill.web.work import Drawing, Gone, asked
 
 SEEDS = 2**53  # beyond, JavaScript's numbers are not whole
 EVENTS, ZIP, PNG = "text/event-stream", "application/zip", "image/png"
@@ -121,7 +122,8 @@ async def fill(
     seen = view if EVENTS in accept else None
     sent = await image.read(), await mask.read() if mask else None
     subject = await service.open(request, *sent, options.n, seen or "picture")
-    return await _answer(request, turn, work.filled(service.filler, subject, options), seen)
+    drawing = Drawing(service.filler, subject, options, {"command": "fill", **asked(options)})
+    return await _answer(request, turn, drawing, seen)
 
 
 @router.post(
@@ -147,21 +149,24 @@ async def reroll(
     seen = view if EVENTS in accept else None
     kept = service.results.get(result)
     service.check_volume(kept.subject, options.n, seen or "picture")
-    return await _answer(request, turn, work.rerolled(service.filler, kept, fill, keep_levels, options), seen)
+    drawing = Drawing.rerolling(service.filler, kept, fill, keep_levels, options)
+    return await _answer(request, turn, drawing, seen)
 
 
-async def _answer(request: Request, turn: Turn, steps: Iterator[Result], view: View | None) -> Response:
+async def _answer(request: Request, turn: Turn, drawing: Drawing, view: View | None) -> Response:
     """The fills as events, or all of them as a zip file where no view is asked for."""
     service = service_of(request)
     if view:
         return EventSourceResponse(
-            fill_events(request, service, turn, steps, view), headers={"X-Accel-Buffering": "no"}
+            fill_events(request, service, turn, drawing, view), headers={"X-Accel-Buffering": "no"}
         )
-    async with aclosing(service.draw(request, turn, steps)) as arriving:
-        portions = [portion async for portion in arriving]
-    if await request.is_disconnected():
-        raise HTTPException(GONE)
-    result = work.joined(portions)
+    try:
+        async with aclosing(service.draw(request, turn, drawing)) as arriving:
+            async for _ in arriving:
+                pass
+    except Gone:
+        raise HTTPException(GONE) from None
+    result = await service.slot.work(drawing.whole)
     content = archive(await service.slot.work(result.files))
     headers = {"Manyfill-Result": service.results.put(result), **_attachment("fills.zip")}
     return Response(content, media_type=ZIP, headers=headers)

@@ -56,19 +56,6 @@ class Result:
     part: Completions
     steps: tuple[dict[str, Any], ...]
 
-    @classmethod
-    def of(cls, subject: Subject, completions: Completions, *steps: dict[str, Any]) -> "Result":
-        """What has to be kept of these fills of a whole picture."""
-        box = hole_box(subject.hole)
-        part = replace(
-            completions,
-            images=[image[box].copy() for image in completions.images],
-            **{name: getattr(completions, name)[box].copy() for name in ("mean", "std")},
-            **{name: getattr(completions, name)[box] for name in ("picture", "mask")},
-            alpha=None,
-        )
-        return cls(subject, box, part, steps)
-
     @property
     def n(self) -> int:
         return len(self.part.images)

@@ -1,7 +1,7 @@
 """What all requests share: the model, the queue before it, the results that are kept, the counters."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from manyfill.web.result import Result, View, volume, weight
 from manyfill.web.results import Results
 from manyfill.web.settings import Limits
 from manyfill.web.slot import Budget, Slot, Turn
-from manyfill.web.work import open_subject
+from manyfill.web.work import Drawing, Gone, open_subject
 
 SWEEP = 30.0  # seconds
 TOO_MUCH = "n: {} fills of this size are too many for one answer; ask for at most {}"
@@ -72,10 +72,13 @@ class Service:
         count = len(result.part.fills[0].recipe.layers) if result.part.fills else len(own)
         return own + [config.size << octave for octave in range(1, count - len(own) + 1)]
 
-    async def draw(self, request: Request, turn: Turn, steps: Iterator[Result]) -> AsyncGenerator[Result]:
-        """Portions of a result as they are drawn, when its turn has come; ends early where the client has gone."""
+    async def draw(self, request: Request, turn: Turn, drawing: Drawing) -> AsyncGenerator[Result]:
+        """Portions of a result as they are drawn, when its turn has come; Gone where the client has."""
         await turn.begin()
-        while not await request.is_disconnected():
+        steps = drawing.portions(lambda: not turn.ended)
+        while True:
+            if await request.is_disconnected():
+                raise Gone
             result = await self.slot.work(next, steps, None)
             if result is None:
                 return

@@ -20,7 +20,7 @@ class Limits:
     waiting: int = 8  # requests in the queue before the model
     reading: float = 60.0  # until a request must have arrived whole
     kept: int = 256 * MEGABYTE  # results, to download or re-roll
-    results: int = 64  # of them
+    results: int = 16  # of them
     keeping: float = 900.0  # after a result was last asked for
 
 

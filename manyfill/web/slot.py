@@ -86,6 +86,7 @@ class Turn:
         self.slot = slot
         self.ahead = slot.inside - 1
         self.began: float | None = None
+        self.ended = False
 
     async def begin(self) -> None:
         """Wait for the model; those admitted come in order."""
@@ -94,6 +95,7 @@ class Turn:
 
     def end(self) -> None:
         """Leave the model or the queue."""
+        self.ended = True
         self.slot.inside -= 1
         if self.began is not None:
             self.slot.lock.release()
