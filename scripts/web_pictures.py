@@ -46,7 +46,7 @@ def main(address: str) -> None:
             page.locator("#shelf .example").nth(5).wait_for()
             paint(page)
             page.locator("#fill").click()
-            page.locator(".past", has_text="8 fills").wait_for()
+            page.locator("#status", has_text="8 fills in").wait_for(timeout=120_000)
             save(page, "fills" if scheme == "light" else "phone")
             if scheme == "light":
                 page.locator(".tile", has_text="Uncertainty").click()
