@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from manyfill import __version__, cli_data, cli_steer, cli_web
 from manyfill.bulk.command import fill_many
-from manyfill.cli_steer import finish
+from manyfill.cli_steer import filler_of, finish, shown
 from manyfill.errors import ElsewhereError, ManyfillError
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ def fill(
     truth: Path | None = None,
     max_pixels: int | None = None,
     latents: bool = False,
+    max_memory: str | None = None,
+    tile_batch: int | None = None,
+    device: str | None = None,
     as_json: Json = False,
 ) -> None:
     """Fill the hole of PHOTO n times.
@@ -98,16 +101,23 @@ def fill(
         Refuse larger pictures; 40 million if left out.
     latents
         Write fill-00.safetensors, ... too, for reroll and blend.
+    max_memory
+        Keep to so much memory, such as 2G, by drawing fewer tiles at once; an error if that cannot be.
+    tile_batch
+        How many tiles to draw at once, 32 if left out.
+    device
+        Where to compute, such as cpu or cuda; the GPU if there is one.
     as_json
         Print a record to read by machine, and write it as fill.json.
     """
     from manyfill.images import DEFAULT_MAX_PIXELS
     from manyfill.inputs import parse_temperature
-    from manyfill.pipeline import Filler
 
     cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     spread = parse_temperature(temperature)
-    completions = Filler.from_pretrained(model)(photo, mask, n, seed, spread, truth, cap)
+    filler = filler_of(model, device, tile_batch, max_memory)
+    with shown() as progress:
+        completions = filler(photo, mask, n, seed, spread, truth, cap, progress=progress)
     finish(completions, Path(f"{photo.stem}-fills") if out is None else out, latents, as_json)
 
 

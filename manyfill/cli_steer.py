@@ -1,6 +1,9 @@
 """The commands that go on from a fill: `reroll` redraws some of its levels, `blend` leads from one to another."""
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +13,8 @@ from manyfill.errors import PictureError
 
 if TYPE_CHECKING:
     from manyfill.completions import Completions
+    from manyfill.effort import Effort, Progress
+    from manyfill.pipeline import Filler
     from manyfill.recipe import Fill
 
 Count = Annotated[int, Parameter(name=["--count", "-n"])]
@@ -29,6 +34,9 @@ def reroll(
     mask: Path | None = None,
     model: str = "default",
     max_pixels: int | None = None,
+    max_memory: str | None = None,
+    tile_batch: int | None = None,
+    device: str | None = None,
     as_json: Json = False,
 ) -> None:
     """Draw some levels of FILL anew and keep the others: its composition with other texture, or the other way round.
@@ -58,18 +66,25 @@ def reroll(
         The model that drew FILL: a directory, a Hugging Face hub id, or "default".
     max_pixels
         Refuse larger pictures; 40 million if left out.
+    max_memory
+        Keep to so much memory, such as 2G, by drawing fewer tiles at once; an error if that cannot be.
+    tile_batch
+        How many tiles to draw at once, 32 if left out.
+    device
+        Where to compute, such as cpu or cuda; the GPU if there is one.
     as_json
         Print a record to read by machine, and write it as fill.json.
     """
     from manyfill.images import DEFAULT_MAX_PIXELS
     from manyfill.inputs import parse_temperature
-    from manyfill.pipeline import Filler
     from manyfill.recipe import Fill
 
     cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     spread, kept = parse_temperature(temperature), Fill.load(fill)
     files = _files(kept, photo, mask)
-    completions = Filler.from_pretrained(model).reroll(*files, kept, keep_levels, n, seed, spread, cap)
+    filler = filler_of(model, device, tile_batch, max_memory)
+    with shown() as progress:
+        completions = filler.reroll(*files, kept, keep_levels, n, seed, spread, cap, progress)
     finish(completions, Path(f"{fill.stem}-rerolled") if out is None else out, True, as_json)
 
 
@@ -84,6 +99,9 @@ def blend(
     mask: Path | None = None,
     model: str = "default",
     max_pixels: int | None = None,
+    max_memory: str | None = None,
+    tile_batch: int | None = None,
+    device: str | None = None,
     as_json: Json = False,
 ) -> None:
     """Lead in even steps from one fill of a picture to another, each step as plausible as any fill.
@@ -108,17 +126,24 @@ def blend(
         The model that drew them: a directory, a Hugging Face hub id, or "default".
     max_pixels
         Refuse larger pictures; 40 million if left out.
+    max_memory
+        Keep to so much memory, such as 2G, by drawing fewer tiles at once; an error if that cannot be.
+    tile_batch
+        How many tiles to draw at once, 32 if left out.
+    device
+        Where to compute, such as cpu or cuda; the GPU if there is one.
     as_json
         Print a record to read by machine, and write it as fill.json.
     """
     from manyfill.images import DEFAULT_MAX_PIXELS
-    from manyfill.pipeline import Filler
     from manyfill.recipe import Fill
 
     cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     ends = Fill.load(first), Fill.load(last)
     files = _files(ends[0], photo, mask)
-    completions = Filler.from_pretrained(model).blend(*files, *ends, steps, cap)
+    filler = filler_of(model, device, tile_batch, max_memory)
+    with shown() as progress:
+        completions = filler.blend(*files, *ends, steps, cap, progress)
     finish(completions, Path(f"{first.stem}-blended") if out is None else out, True, as_json)
 
 
@@ -131,6 +156,35 @@ def _files(fill: "Fill", photo: Path | None, mask: Path | None) -> tuple[Path, P
         if file is not None and not file.exists():
             raise PictureError(f"{file}: is not there any more; name it with {flag}")
     return photo, mask
+
+
+def filler_of(model: str, device: str | None, tile_batch: int | None, max_memory: str | None) -> "Filler":
+    """The model of these flags."""
+    from manyfill.effort import parse_memory
+    from manyfill.octaves import TILE_BATCH
+    from manyfill.pipeline import Filler
+
+    most = None if max_memory is None else parse_memory(max_memory)
+    return Filler.from_pretrained(model, device, TILE_BATCH if tile_batch is None else tile_batch, most)
+
+
+@contextmanager
+def shown() -> Iterator["Progress"]:
+    """Of a long fill: a line on what it will take, and a bar if there is a terminal; both on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("filling"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("filling")
+
+        def progress(effort: "Effort", done: int) -> None:
+            if not done and effort.seconds is not None:
+                print(effort, file=sys.stderr)
+            bar.update(task, total=effort.tiles, completed=done)
+
+        yield progress
 
 
 def finish(completions: "Completions", out: Path, latents: bool, as_json: bool) -> None:

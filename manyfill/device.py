@@ -4,9 +4,21 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from manyfill.errors import ConfigError
+
 
 def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def named(name: str) -> torch.device:
+    """The device that torch calls so, such as cpu or cuda:1; ConfigError where it cannot be used."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+        return device
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"--device {name}: cannot be used here; name cpu, or a GPU that torch sees") from None
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -11,6 +11,7 @@ Legend: S the model's size, s a square's size, C channels of the model, N fills,
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from manyfill.images import to_tensor
 from manyfill.models.config import ModelConfig
 from manyfill.models.hvae import ConditionalHVAE, Fills, Known
 from manyfill.recipe import Layer, Recipe
+from manyfill.rng import generator
 
 TILE_BATCH = 32
 # Of the latents in tiles with a guide, on top of the fill's own. The guide is the model's own answer, rougher than a
@@ -201,6 +203,21 @@ def draw(
         active = [canvas for canvas in active if canvas.step + 1 < len(canvas.sizes)]
         for canvas in active:
             canvas.advance()
+
+
+@torch.inference_mode()
+def seconds_per_tile(model: ConditionalHVAE) -> float:
+    """How long a tile takes, by drawing a few that are all hole."""
+    size, count, device = model.config.size, 4, next(model.parameters()).device
+    x, m = torch.zeros(count, model.config.channels, size, size), torch.ones(count, 1, size, size)
+    noise = [generator(0, "effort", i) for i in range(count)]
+    times = []
+    for _ in range(2):  # the first may have to warm up
+        began = perf_counter()
+        with autocast(device):
+            model.fill(model.encode_known(x.to(device), m.to(device)), noise).x.cpu()
+        times.append(perf_counter() - began)
+    return min(times) / count
 
 
 def _batches(fields: Sequence[tuple[Canvas, int]], first: bool, tile_batch: int) -> Iterator[Batch]:

@@ -6,7 +6,6 @@ masks bool (H, W) with True = missing, tensors (C, H, W) in [-1, 1].
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from time import perf_counter
 
@@ -17,30 +16,22 @@ from torch import Tensor
 from manyfill import octaves
 from manyfill.checkpoint import digest, load_model
 from manyfill.completions import Completions, Likelihood, Timings, spread
-from manyfill.crop import Box, Part, parts, paste, shrink, surround
-from manyfill.device import autocast, best_device
-from manyfill.drawn import Drawn, joined
+from manyfill.crop import parts, shrink, surround
+from manyfill.device import autocast, best_device, named
+from manyfill.drawing import Drawn, Shown, draw, pasted
+from manyfill.effort import Progress
 from manyfill.errors import ConfigError, PictureError
 from manyfill.images import DEFAULT_MAX_PIXELS, to_tensor
 from manyfill.inputs import PictureLike, Sampling, Subject, read
 from manyfill.models.bound import importance_bound, level_kl, log_weight
 from manyfill.models.hvae import ConditionalHVAE, Known
-from manyfill.octaves import TILE_BATCH, Canvas, Tick
+from manyfill.octaves import TILE_BATCH
 from manyfill.recipe import Fill, Recipe, Recipes, parse_levels
 from manyfill.rng import key
 
 AT_ONCE = 16  # samples of a bound: in portions, so that memory does not grow with their number
 BOUND_SAMPLES = 16
 EMPTY_NOTE = "the mask is empty (all black): nothing to fill, the picture is unchanged"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What the model is shown of a picture: its holes, the square `box` around all of them, and what to say of them."""
-
-    box: Box
-    parts: list[Part]
-    notes: tuple[str, ...]
 
 
 class Filler:
@@ -50,19 +41,31 @@ class Filler:
     several pictures in one batch of the model, and to do all the others in threads meanwhile.
     """
 
-    def __init__(self, model: ConditionalHVAE, id: str, tile_batch: int = TILE_BATCH) -> None:
+    def __init__(
+        self, model: ConditionalHVAE, id: str, tile_batch: int = TILE_BATCH, max_memory: int | None = None
+    ) -> None:
+        if tile_batch < 1:
+            raise ConfigError(f"--tile-batch {tile_batch}: must be 1 or more")
         self.model, self.id = model.eval(), id
         self.device = next(model.parameters()).device
-        self.tile_batch = tile_batch
+        self.tile_batch, self.max_memory = tile_batch, max_memory
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str] = "default", device: str | None = None) -> "Filler":
-        """The model of `source`: "default", a directory or a hub id "owner/name"; raises ModelError.
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str] = "default",
+        device: str | None = None,
+        tile_batch: int = TILE_BATCH,
+        max_memory: int | None = None,
+    ) -> "Filler":
+        """The model of `source`: "default", a directory or a hub id "owner/name"; raises ModelError and ConfigError.
 
-        `device` is torch's name of where to compute; None takes the GPU if there is one.
+        `device` is torch's name of where to compute; None takes the GPU if there is one. At most `tile_batch` tiles are
+        drawn at once, fewer where `max_memory` bytes (roughly, of the process) would not do.
         """
+        where = named(device) if device else best_device()
         loaded = load_model(os.fspath(source))
-        return cls(loaded.model.to(torch.device(device) if device else best_device()), loaded.id)
+        return cls(loaded.model.to(where), loaded.id, tile_batch, max_memory)
 
     def __call__(
         self,
@@ -74,6 +77,7 @@ class Filler:
         truth: PictureLike | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         bound_samples: int = BOUND_SAMPLES,
+        progress: Progress | None = None,
     ) -> Completions:
         """Draw n fills of the picture; fill i is a function of (picture, mask, seed, i) and the temperature.
 
@@ -84,14 +88,14 @@ class Filler:
         masks are paths or PIL images (luma over 127 = missing), or arrays or tensors (H, W) of bool, 0 and 1, or 0 to
         255; None takes the picture's transparent pixels. `truth` is the whole picture, for the bounds,
         estimated with `bound_samples` draws of the posterior at the model's size. Hole pixels of `image` are never
-        read. Raises PictureError and ConfigError.
+        read. `progress` is told the effort beforehand, and then how far it is. Raises PictureError and ConfigError.
         """
         started = perf_counter()
         assert bound_samples >= 1
         sampling = Sampling(n, seed, temperature)
         subject = read(image, mask, truth, max_pixels)
         shown = self.show(subject)
-        drawn = self.draw([shown], sampling)[0] if shown else None
+        drawn = self._draw([shown], sampling.recipes, progress=progress)[0] if shown else None
         began = perf_counter()
         bound = self._bound(subject, seed, bound_samples) if shown else None
         now = perf_counter()
@@ -108,6 +112,7 @@ class Filler:
         seed: int = 0,
         temperature: float | Sequence[float] = 1.0,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        progress: Progress | None = None,
     ) -> Completions:
         """Draw n fills that share some levels with a fill of the same picture: `keep` "1-4" its composition, "5-" its
         texture.
@@ -120,7 +125,7 @@ class Filler:
         and ConfigError.
         """
         sampling = Sampling(n, seed, temperature, "reroll")
-        return self._steer(image, mask, (fill,), *rerolled(fill, keep, sampling), sampling, max_pixels)
+        return self._steer(image, mask, (fill,), *rerolled(fill, keep, sampling), sampling, max_pixels, progress)
 
     def blend(
         self,
@@ -130,6 +135,7 @@ class Filler:
         last: Fill,
         steps: int = 8,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        progress: Progress | None = None,
     ) -> Completions:
         """Fills in even steps from one fill of a picture to another; the two themselves are the first and the last.
 
@@ -144,7 +150,7 @@ class Filler:
         def recipes(levels: int) -> list[Recipe]:
             return [first.recipe.blend(last.recipe, step / (steps - 1)) for step in range(steps)]
 
-        return self._steer(image, mask, (first, last), recipes, (), None, max_pixels)
+        return self._steer(image, mask, (first, last), recipes, (), None, max_pixels, progress)
 
     def _steer(
         self,
@@ -155,6 +161,7 @@ class Filler:
         given: Sequence[Tensor],
         sampling: Sampling | None,
         max_pixels: int,
+        progress: Progress | None,
     ) -> Completions:
         started = perf_counter()
         subject = read(image, mask, max_pixels=max_pixels)
@@ -163,7 +170,7 @@ class Filler:
             fill.check(self.digest, picture)
         shown = self.show(subject)
         assert shown, "a picture with fills has a hole"
-        drawn = self._draw([shown], recipes, given)[0]
+        drawn = self._draw([shown], recipes, given, progress)[0]
         spent = Timings(draw=drawn.seconds, bound=0.0, total=perf_counter() - started)
         return self.complete(subject, shown, drawn, sampling, spent)
 
@@ -189,51 +196,36 @@ class Filler:
         if pixels.shape[2] > config.channels:
             name = subject.picture.name
             raise PictureError(f"{name}: is in colour but the model is grey; convert it or change --model")
-        return Shown(surround(hole, config.size), parts(pixels, hole, config.size), ())
+        found = parts(pixels, hole, config.size)
+        plans = [octaves.sizes(part, config.size) for part in found]
+        return Shown(surround(hole, config.size), found, plans, pixels.size)
 
     def draw(self, pictures: Sequence[Shown], sampling: Sampling) -> list[Drawn]:
         """The fills of each picture, of all of them in common batches; each from noise of its own."""
         return self._draw(pictures, sampling.recipes)
 
     def portions(
-        self, shown: Shown, recipes: Recipes, given: Sequence[Tensor] = (), tick: Tick = lambda _: None
+        self, shown: Shown, recipes: Recipes, given: Sequence[Tensor] = (), progress: Progress | None = None
     ) -> Iterator[Drawn]:
         """The fills of one picture, so many at a time as their tiles make a batch; joined, they are what `draw` gives.
 
-        `given` are the latents (T, Z, size, size) of the first levels, if known. `tick` is told of every batch, and may
-        raise to end it.
+        `given` are the latents (T, Z, size, size) of the first levels, if known; `progress` may raise to end it.
         """
-        size, levels = self.model.config.size, len(self.model.config.levels)
-        own = recipes(levels + max(len(octaves.sizes(part, size)) for part in shown.parts) - 1)
-        tiles = sum(len(octaves.cells(part.own, size)) for part in shown.parts)
+        config = self.model.config
+        own = recipes(len(config.levels) + max(map(len, shown.sizes)) - 1)
+        tiles = sum(len(octaves.cells(part.own, config.size)) for part in shown.parts)
         count = min(max(1, self.tile_batch // tiles), octaves.PORTION)
         for start in range(0, len(own), count):
-            yield self._together([shown], partial(_slice, own, start, start + count), given, tick)[0]
+            yield self._draw([shown], partial(_some, own[start : start + count]), given, progress)[0]
 
-    def _draw(self, pictures: Sequence[Shown], recipes: Recipes, given: Sequence[Tensor] = ()) -> list[Drawn]:
-        """The fills of these recipes, of each picture."""
-        if len(pictures) == 1:
-            return [joined(list(self.portions(pictures[0], recipes, given)))]
-        return self._together(pictures, recipes, given)
-
-    def _together(
-        self, pictures: Sequence[Shown], recipes: Recipes, given: Sequence[Tensor], tick: Tick = lambda _: None
+    def _draw(
+        self,
+        pictures: Sequence[Shown],
+        recipes: Recipes,
+        given: Sequence[Tensor] = (),
+        progress: Progress | None = None,
     ) -> list[Drawn]:
-        began, boards = perf_counter(), [self._canvases(shown, recipes, given) for shown in pictures]
-        octaves.draw(self.model, [canvas for board in boards for canvas in board], self.tile_batch, tick)
-        seconds = (perf_counter() - began) / len(pictures)
-        return [Drawn.of(board, seconds) for board in boards]
-
-    def _canvases(self, shown: Shown, recipes: Recipes, given: Sequence[Tensor]) -> list[Canvas]:
-        config, plans = self.model.config, [octaves.sizes(part, self.model.config.size) for part in shown.parts]
-        own, first = recipes(len(config.levels) + max(map(len, plans)) - 1), 0
-        board = []
-        for number, (part, plan) in enumerate(zip(shown.parts, plans, strict=True)):
-            canvas = Canvas(part, number, plan, own, config)
-            canvas.given = [z[first : first + len(canvas.cells)] for z in given]
-            first += len(canvas.cells)
-            board.append(canvas)
-        return board
+        return draw(self.model, pictures, recipes, given, self.tile_batch, self.max_memory, progress)
 
     def complete(
         self,
@@ -251,13 +243,13 @@ class Filler:
         began = perf_counter()
         pixels, hole = subject.picture.pixels, subject.hole
         if shown and drawn:
-            box, notes = shown.box, shown.notes
+            box, notes = shown.box, subject.picture.notes
             mean, *images = (
                 pasted(pixels, shown.parts, fills) for fills in (drawn.means, *zip(*drawn.fills, strict=True))
             )
         else:
             assert sampling, "only a picture with a hole has fills to blend"
-            box, notes = None, (EMPTY_NOTE,)
+            box, notes = None, (*subject.picture.notes, EMPTY_NOTE)
             mean, *images = (pixels.copy() for _ in range(sampling.n + 1))
         return Completions(
             images=images,
@@ -266,7 +258,7 @@ class Filler:
             bound=bound,
             fills=self._fills(subject, drawn) if drawn else (),
             crop=box,
-            notes=subject.picture.notes + notes,
+            notes=notes,
             timings=Timings(spent.draw, spent.bound, spent.total + perf_counter() - began),
             picture=pixels,
             mask=hole,
@@ -332,13 +324,5 @@ def rerolled(fill: Fill, keep: str | Iterable[int], sampling: Sampling) -> tuple
     return recipes, fill.latents[:above]
 
 
-def _slice(recipes: list[Recipe], start: int, stop: int, levels: int) -> list[Recipe]:
-    return recipes[start:stop]
-
-
-def pasted(pixels: np.ndarray, holes: Sequence[Part], fills: Sequence[np.ndarray]) -> np.ndarray:
-    """The picture with its holes filled, and every known pixel as it was."""
-    image = pixels.copy()
-    for part, fill in zip(holes, fills, strict=True):
-        paste(image, part.own, part.box, fill)
-    return image
+def _some(recipes: list[Recipe], levels: int) -> list[Recipe]:
+    return recipes

@@ -17,7 +17,7 @@ from filling import NAMES, ROOT, fill_many, pictures_below, refused, rows, statu
 from PIL import Image
 
 import manyfill
-from manyfill import pipeline
+from manyfill import octaves
 from manyfill.bulk import fill as bulk_fill
 from manyfill.bulk.fill import BulkFiller, ahead
 from manyfill.bulk.pictures import folders
@@ -64,7 +64,7 @@ def test_batches_change_a_grey_level_here_and_there_at_most(model: Path) -> None
 @pytest.mark.parametrize("precision", ["the processor's own", "float32"])
 def test_ranks_give_what_one_process_gives(model: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     if precision == "float32":  # there the last bit of a sum depends on what shares a batch
-        monkeypatch.setattr(pipeline, "autocast", lambda _: nullcontext())
+        monkeypatch.setattr(octaves, "autocast", lambda _: nullcontext())
     assert fill_many(model, out="alone") == 0
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):

@@ -16,8 +16,8 @@ LONGEST_FILE = 350
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "rng", "rank", "files", "distributions", "masks", "images", "html", "device"),
     ("models",),
-    ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves", "drawn"),
-    ("pipeline", "inputs", "completions", "train", "export"),
+    ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves"),
+    ("pipeline", "inputs", "completions", "effort", "drawing", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "web"),
     ("cli", "cli_data", "cli_steer", "cli_web", "demo"),

@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 from manyfill.bulk.job import Job
 from manyfill.bulk.pictures import Pictures
 from manyfill.completions import Completions, Timings
+from manyfill.drawing import Drawn, Shown
 from manyfill.errors import OutputError, PictureError
 from manyfill.files import save_folder
 from manyfill.images import png_bytes
 from manyfill.inputs import Subject
 from manyfill.octaves import PORTION
-from manyfill.pipeline import Drawn, Filler, Shown
+from manyfill.pipeline import Filler
 
 RECORD = "fill.json"
 AHEAD = 2  # blocks that are read, and as many that are written, while the model draws one

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from manyfill.completions import Timings, spread
 from manyfill.crop import Box
-from manyfill.drawn import Drawn, joined
+from manyfill.drawing import Drawn, Shown, joined, pasted
+from manyfill.effort import Effort
 from manyfill.errors import ConfigError, PictureError
 from manyfill.images import open_picture
 from manyfill.inputs import Sampling, Subject, read
-from manyfill.pipeline import Filler, Shown, pasted, rerolled
+from manyfill.pipeline import Filler, rerolled
 from manyfill.recipe import Recipes
 from manyfill.web.result import Result, hole_box
 
@@ -61,7 +62,7 @@ class Drawing:
     def portions(self, wanted: Callable[[], bool]) -> Iterator[Result]:
         """A few fills at a time; Gone once they are not wanted any longer."""
 
-        def tick(_: int) -> None:
+        def tick(effort: Effort, done: int) -> None:
             if not wanted():
                 raise Gone
 

@@ -1,0 +1,128 @@
+"""From the holes of pictures to their fills: what is drawn together, at what cost, and how it comes together again.
+
+Legend: H W a picture's size, C its channels, s the side of the square around a hole, N fills, T first cells.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyfill import octaves
+from manyfill.crop import Box, Part, paste
+from manyfill.effort import Effort, Progress, afford
+from manyfill.models.config import ModelConfig
+from manyfill.models.hvae import ConditionalHVAE
+from manyfill.octaves import Canvas
+from manyfill.recipe import Recipe, Recipes
+
+LONG = 200  # tiles from which on it is worth while to estimate the time first
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the model is shown of a picture of `values` values: its holes, the sizes that each is drawn at, and the
+    square `box` around all of them."""
+
+    box: Box
+    parts: list[Part]
+    sizes: list[list[int]]
+    values: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The fills of each part of a picture (N, s, s, C) and the sum of their expectations (s, s, C); of each fill its
+    recipe, and by level the latents (N, T, Z, size, size) of all parts; and the seconds it took."""
+
+    fills: list[np.ndarray]
+    totals: list[np.ndarray]
+    latents: list[Tensor]
+    recipes: list[Recipe]
+    seconds: float
+
+    @property
+    def means(self) -> list[np.ndarray]:
+        """The expectation of each part, averaged over the fills, uint8."""
+        return [np.rint(total / len(self.recipes)).astype(np.uint8) for total in self.totals]
+
+
+def joined(portions: Sequence[Drawn]) -> Drawn:
+    """One picture's fills, drawn in portions."""
+    return Drawn(
+        [np.concatenate(part) for part in zip(*(p.fills for p in portions), strict=True)],
+        [np.sum(part, 0) for part in zip(*(p.totals for p in portions), strict=True)],
+        [torch.cat(level) for level in zip(*(p.latents for p in portions), strict=True)],
+        [recipe for portion in portions for recipe in portion.recipes],
+        sum(portion.seconds for portion in portions),
+    )
+
+
+def draw(
+    model: ConditionalHVAE,
+    pictures: Sequence[Shown],
+    recipes: Recipes,
+    given: Sequence[Tensor],
+    tile_batch: int,
+    max_memory: int | None,
+    progress: Progress | None = None,
+) -> list[Drawn]:
+    """The fills of each picture by these recipes, all pictures in common batches; ConfigError for too little memory.
+
+    `given` are the latents (T, Z, size, size) of the first levels of a single picture, if known.
+    """
+    began, done = perf_counter(), 0
+    levels = len(model.config.levels)
+    own = [recipes(levels + max(map(len, shown.sizes)) - 1) for shown in pictures]
+    effort = _effort(model.config, pictures, len(own[0]), tile_batch, max_memory)
+    if progress and effort.tiles > LONG:
+        effort = replace(effort, seconds=effort.tiles * octaves.seconds_per_tile(model))
+
+    def tick(tiles: int) -> None:
+        nonlocal done
+        done += tiles
+        if progress:
+            progress(effort, done)
+
+    tick(0)
+    boards = [_canvases(model.config, shown, each, given) for shown, each in zip(pictures, own, strict=True)]
+    octaves.draw(model, [canvas for board in boards for canvas in board], effort.batch, tick)
+    seconds = (perf_counter() - began) / len(pictures)
+    return [_drawn(board, seconds) for board in boards]
+
+
+def _effort(
+    config: ModelConfig, pictures: Sequence[Shown], fills: int, tile_batch: int, max_memory: int | None
+) -> Effort:
+    holes = [(part, plan) for shown in pictures for part, plan in zip(shown.parts, shown.sizes, strict=True)]
+    tiles = fills * sum(octaves.rows(part, plan, config.size) for part, plan in holes)
+    values = sum(shown.values for shown in pictures)
+    around = config.channels * sum(part.box.side**2 for part, _ in holes)
+    return afford(tiles, values, around, fills, config, tile_batch, max_memory)
+
+
+def _canvases(config: ModelConfig, shown: Shown, recipes: Sequence[Recipe], given: Sequence[Tensor]) -> list[Canvas]:
+    board, first = [], 0
+    for number, (part, plan) in enumerate(zip(shown.parts, shown.sizes, strict=True)):
+        canvas = Canvas(part, number, plan, recipes, config)
+        canvas.given = [z[first : first + len(canvas.cells)] for z in given]
+        first += len(canvas.cells)
+        board.append(canvas)
+    return board
+
+
+def _drawn(board: Sequence[Canvas], seconds: float) -> Drawn:
+    totals = [canvas.mean for canvas in board]
+    latents = [torch.cat(level, 1) for level in zip(*(canvas.latents for canvas in board), strict=True)]
+    return Drawn([canvas.images for canvas in board], totals, latents, list(board[0].recipes), seconds)
+
+
+def pasted(pixels: np.ndarray, holes: Sequence[Part], fills: Sequence[np.ndarray]) -> np.ndarray:
+    """The picture (H, W, C) with its holes filled, and every known pixel as it was."""
+    image = pixels.copy()
+    for part, fill in zip(holes, fills, strict=True):
+        paste(image, part.own, part.box, fill)
+    return image
