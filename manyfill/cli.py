@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from manyfill import __version__, cli_data, cli_diagnose, cli_info, cli_steer
+from manyfill import __version__, cli_data, cli_diagnose, cli_info, cli_steer, cli_web
 from manyfill.bulk.command import fill_many
 from manyfill.cli_steer import filler_of, finish, shown
 from manyfill.errors import ElsewhereError, ManyfillError
@@ -32,6 +32,7 @@ app.command(fill_many)
 app.command(cli_info.info)
 app.command(cli_steer.reroll)
 app.command(cli_steer.blend)
+app.command(cli_web.serve)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,14 +35,30 @@ class Shown:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The fills of each part of a picture (N, s, s, C) and their mean (s, s, C); of each fill its recipe,
-    and by level the latents (N, T, Z, size, size) of all parts; and the seconds it took."""
+    """The fills of each part of a picture (N, s, s, C) and the sum of their expectations (s, s, C); of each fill its
+    recipe, and by level the latents (N, T, Z, size, size) of all parts; and the seconds it took."""
 
     fills: list[np.ndarray]
-    means: list[np.ndarray]
+    totals: list[np.ndarray]
     latents: list[Tensor]
     recipes: list[Recipe]
     seconds: float
+
+    @property
+    def means(self) -> list[np.ndarray]:
+        """The expectation of each part, averaged over the fills, uint8."""
+        return [np.rint(total / len(self.recipes)).astype(np.uint8) for total in self.totals]
+
+
+def joined(portions: Sequence[Drawn]) -> Drawn:
+    """One picture's fills, drawn in portions."""
+    return Drawn(
+        [np.concatenate(part) for part in zip(*(p.fills for p in portions), strict=True)],
+        [np.sum(part, 0) for part in zip(*(p.totals for p in portions), strict=True)],
+        [torch.cat(level) for level in zip(*(p.latents for p in portions), strict=True)],
+        [recipe for portion in portions for recipe in portion.recipes],
+        sum(portion.seconds for portion in portions),
+    )
 
 
 def draw(
@@ -99,10 +115,9 @@ def _canvases(config: ModelConfig, shown: Shown, recipes: Sequence[Recipe], give
 
 
 def _drawn(board: Sequence[Canvas], seconds: float) -> Drawn:
-    recipes = list(board[0].recipes)
-    means = [np.rint(canvas.mean / len(recipes)).astype(np.uint8) for canvas in board]
+    totals = [canvas.mean for canvas in board]
     latents = [torch.cat(level, 1) for level in zip(*(canvas.latents for canvas in board), strict=True)]
-    return Drawn([canvas.images for canvas in board], means, latents, recipes, seconds)
+    return Drawn([canvas.images for canvas in board], totals, latents, list(board[0].recipes), seconds)
 
 
 def pasted(pixels: np.ndarray, holes: Sequence[Part], fills: Sequence[np.ndarray]) -> np.ndarray:

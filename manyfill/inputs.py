@@ -22,6 +22,7 @@ from manyfill.originals import Original, plain
 from manyfill.recipe import Layer, Recipe
 from manyfill.rng import key
 
+NOTHING_KNOWN_NOTE = "nothing of the picture is known: the fills are what the model makes up"
 NEARLY = 15  # grey levels from black or white
 PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Picture
 
@@ -103,7 +104,8 @@ def read(
     """The picture with its hole and truth, in any of the forms that `Filler` takes; PictureError."""
     picture = _read_picture(image, "picture", max_pixels)
     hole, notes = _read_mask(mask, picture, max_pixels)
-    picture = replace(_in_range(picture, hole), notes=picture.notes + notes)
+    more = (NOTHING_KNOWN_NOTE,) if hole.all() else ()
+    picture = replace(_in_range(picture, hole), notes=(*picture.notes, *notes, *more))
     whole = None if truth is None else _read_truth(truth, picture, max_pixels)
     photo, painted = (Path(f) if isinstance(f, (str, os.PathLike)) else None for f in (image, mask))
     return Subject(picture, hole, whole, photo, painted)

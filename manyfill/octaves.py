@@ -129,7 +129,8 @@ class Canvas:
         small, missing = shrink(self.part.pixels, self.part.missing, s)
         self.known, self.own = ~missing, shrink_hole(self.part.own, s)
         self.cells = cells(self.own, config.size)
-        self.mean = np.zeros((s, s, config.channels), np.float32)
+        # Whatever the order of its sums, they round to the same.
+        self.mean = np.zeros((s, s, config.channels), np.float64)
         return np.broadcast_to(small, self.mean.shape), missing
 
     def keep(self, cell: Cell, fill: int, answer: np.ndarray, mean: np.ndarray) -> None:

@@ -5,8 +5,8 @@ masks bool (H, W) with True = missing, tensors (C, H, W) in [-1, 1].
 """
 
 import os
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from time import perf_counter
 
 import numpy as np
@@ -32,7 +32,6 @@ from manyfill.rng import key
 AT_ONCE = 16  # samples of a bound: in portions, so that memory does not grow with their number
 BOUND_SAMPLES = 16
 EMPTY_NOTE = "the mask is empty (all black): nothing to fill, the picture is unchanged"
-NOTHING_KNOWN_NOTE = "nothing of the picture is known: the fills are what the model makes up"
 
 
 class Filler:
@@ -125,14 +124,8 @@ class Filler:
         `Completions.fills`, or `Fill.load(path)`. Raises PictureError, also for a fill of another model or picture,
         and ConfigError.
         """
-        kept = parse_levels(keep, len(fill.recipe.layers))
         sampling = Sampling(n, seed, temperature, "reroll")
-
-        def recipes(levels: int) -> list[Recipe]:
-            return [fill.recipe.keep(kept, fresh) for fresh in sampling.recipes(levels)]
-
-        above = next(level for level in range(len(kept) + 1) if level not in kept)
-        return self._steer(image, mask, (fill,), recipes, fill.latents[:above], sampling, max_pixels, progress)
+        return self._steer(image, mask, (fill,), *rerolled(fill, keep, sampling), sampling, max_pixels, progress)
 
     def blend(
         self,
@@ -211,6 +204,20 @@ class Filler:
         """The fills of each picture, of all of them in common batches; each from noise of its own."""
         return self._draw(pictures, sampling.recipes)
 
+    def portions(
+        self, shown: Shown, recipes: Recipes, given: Sequence[Tensor] = (), progress: Progress | None = None
+    ) -> Iterator[Drawn]:
+        """The fills of one picture, so many at a time as their tiles make a batch; joined, they are what `draw` gives.
+
+        `given` are the latents (T, Z, size, size) of the first levels, if known; `progress` may raise to end it.
+        """
+        config = self.model.config
+        own = recipes(len(config.levels) + max(map(len, shown.sizes)) - 1)
+        tiles = sum(len(octaves.cells(part.own, config.size)) for part in shown.parts)
+        count = min(max(1, self.tile_batch // tiles), octaves.PORTION)
+        for start in range(0, len(own), count):
+            yield self._draw([shown], partial(_some, own[start : start + count]), given, progress)[0]
+
     def _draw(
         self,
         pictures: Sequence[Shown],
@@ -236,7 +243,7 @@ class Filler:
         began = perf_counter()
         pixels, hole = subject.picture.pixels, subject.hole
         if shown and drawn:
-            box, notes = shown.box, (*subject.picture.notes, *((NOTHING_KNOWN_NOTE,) if hole.all() else ()))
+            box, notes = shown.box, subject.picture.notes
             mean, *images = (
                 pasted(pixels, shown.parts, fills) for fills in (drawn.means, *zip(*drawn.fills, strict=True))
             )
@@ -304,3 +311,18 @@ class Filler:
             dims=int(m.sum()) * self.model.config.channels,
             samples=samples,
         )
+
+
+def rerolled(fill: Fill, keep: str | Iterable[int], sampling: Sampling) -> tuple[Recipes, Sequence[Tensor]]:
+    """The recipes of `Filler.reroll`, and the latents of the levels above the first that is redrawn; ConfigError."""
+    kept = parse_levels(keep, len(fill.recipe.layers))
+    above = next(level for level in range(len(kept) + 1) if level not in kept)
+
+    def recipes(levels: int) -> list[Recipe]:
+        return [fill.recipe.keep(kept, fresh) for fresh in sampling.recipes(levels)]
+
+    return recipes, fill.latents[:above]
+
+
+def _some(recipes: list[Recipe], levels: int) -> list[Recipe]:
+    return recipes

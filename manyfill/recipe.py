@@ -163,7 +163,8 @@ def parse_levels(levels: str | Iterable[int], count: int) -> frozenset[int]:
             if not span:
                 raise ConfigError(f"--keep-levels {levels}: give levels such as 1-4 or 1,3,7-, or all or none")
             first = int(span[1])
-            numbers += range(first, (int(span[3]) if span[3] else count if span[2] else first) + 1)
+            last = int(span[3]) if span[3] else count if span[2] else first
+            numbers += [first, *range(first, min(last, count + 1) + 1)]  # no further, however far it is said to go
     wrong = [number for number in numbers if not 1 <= number <= count]
     if wrong:
         raise ConfigError(f"--keep-levels: there is no level {wrong[0]}; this fill has 1 to {count}, 1 the coarsest")

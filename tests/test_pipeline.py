@@ -14,11 +14,11 @@ from manyfill.crop import Box, enlarge, paste, shrink, surround
 from manyfill.device import autocast
 from manyfill.errors import ConfigError, ManyfillError, ModelError, OutputError, PictureError
 from manyfill.images import open_picture, save_png, to_pixels, to_tensor
+from manyfill.inputs import NOTHING_KNOWN_NOTE
 from manyfill.masks import KINDS, draw
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.octaves import PORTION
-from manyfill.pipeline import NOTHING_KNOWN_NOTE
 from manyfill.rng import generator
 
 SIZE = PRESETS["tiny32"].size

@@ -1,0 +1,1 @@
+"""The web page and the HTTP API: pictures come in as bytes, fills go out as they are drawn."""

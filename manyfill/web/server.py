@@ -1,0 +1,53 @@
+"""The server: a model, the application, uvicorn."""
+
+import logging
+import sys
+
+import numpy as np
+import uvicorn
+from PIL import Image
+
+from manyfill.errors import ConfigError
+from manyfill.pipeline import Filler
+from manyfill.web.app import create_app
+from manyfill.web.guard import is_loopback
+from manyfill.web.protocol import options
+from manyfill.web.settings import Access, Limits
+
+UNGUARDED = """warning: whoever reaches {host}:{port} can use this server; set a token with --token or MANYFILL_TOKEN"""
+
+
+def serve(model: str, port: int, access: Access, limits: Limits) -> None:
+    """Load the model and answer until interrupted; raises ModelError, ConfigError for a port in use."""
+    filler = Filler.from_pretrained(model)
+    _warm_up(filler)
+    if not access.token and not is_loopback(access.host):
+        print(UNGUARDED.format(host=access.host, port=port), file=sys.stderr)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every malformed form
+    config = uvicorn.Config(
+        create_app(filler, access, limits),
+        host=access.host,
+        port=port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=3,
+        **options(limits.reading),
+    )
+    try:
+        socket = config.bind_socket()
+    except (OSError, SystemExit):
+        raise ConfigError(f"--port {port}: cannot be had on {access.host}; choose another with --port") from None
+    port = socket.getsockname()[1]
+    name = f"[{access.host}]" if ":" in access.host else access.host
+    token = f"#token={access.token}" if access.token else ""
+    print(f"open http://{name}:{port}/{token}  (Ctrl-C ends)", flush=True)
+    uvicorn.Server(config).run([socket])
+
+
+def _warm_up(filler: Filler) -> None:
+    """The first fill of a process takes longer than those that follow: nobody should wait for it."""
+    Image.init()  # else the first file that is no picture makes PIL look for more formats
+    size = filler.model.config.size
+    hole = np.zeros((size, size), bool)
+    hole[size // 4 : size // 2] = True
+    filler(np.full((size, size, filler.model.config.channels), 127, np.uint8), hole, n=2)

@@ -1,0 +1,86 @@
+"""What all requests share: the model, the queue before it, the results that are kept, the counters."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from manyfill.inputs import Subject
+from manyfill.pipeline import Filler
+from manyfill.web.metrics import Metrics
+from manyfill.web.result import Result, View, volume, weight
+from manyfill.web.results import Results
+from manyfill.web.settings import Limits
+from manyfill.web.slot import Budget, Slot, Turn
+from manyfill.web.work import Drawing, Gone, open_subject
+
+SWEEP = 30.0  # seconds
+TOO_MUCH = "n: {} fills of this size are too many for one answer; ask for at most {}"
+
+
+@dataclass
+class Service:
+    """The parts of one server."""
+
+    filler: Filler
+    limits: Limits
+    slot: Slot = field(init=False)
+    budget: Budget = field(init=False)
+    results: Results = field(init=False)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slot, self.budget = Slot(self.limits.waiting), Budget(self.limits.held)
+        self.results = Results(self.limits.kept, self.limits.results, self.limits.keeping)
+        self.metrics = Metrics(self.slot, self.budget, self.results)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Lets go of results in time; ends the threads at the end."""
+
+        async def sweep() -> None:
+            while True:
+                await asyncio.sleep(SWEEP)
+                self.results.sweep()
+
+        sweeping = asyncio.create_task(sweep())
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            self.slot.close()
+
+    async def open(self, request: Request, image: bytes, mask: bytes | None, n: int, view: View) -> Subject:
+        """Decode what was sent; PictureError, or HTTPException where its fills would be too large."""
+        subject = await self.slot.decode(open_subject, image, mask, self.limits.pixels)
+        request.state.share.take(weight(subject))
+        self.check_volume(subject, n, view)
+        return subject
+
+    def check_volume(self, subject: Subject, n: int, view: View) -> None:
+        """HTTPException where n fills would be too large."""
+        if volume(subject, n, view) > self.limits.volume:
+            raise HTTPException(422, TOO_MUCH.format(n, self.limits.volume // volume(subject, 1, view)))
+
+    def levels(self, result: Result) -> list[int]:
+        """The size of every level of these fills: the model's, coarsest first, then those of refinement."""
+        config = self.filler.model.config
+        own = [level.size for level in config.levels]
+        count = len(result.part.fills[0].recipe.layers) if result.part.fills else len(own)
+        return own + [config.size << octave for octave in range(1, count - len(own) + 1)]
+
+    async def draw(self, request: Request, turn: Turn, drawing: Drawing) -> AsyncGenerator[Result]:
+        """Portions of a result as they are drawn, when its turn has come; Gone where the client has."""
+        await turn.begin()
+        steps = drawing.portions(lambda: not turn.ended)
+        while True:
+            if await request.is_disconnected():
+                raise Gone
+            result = await self.slot.work(next, steps, None)
+            if result is None:
+                return
+            self.metrics.fills.inc(result.n)
+            yield result

@@ -1,0 +1,38 @@
+"""Messages of the library and of its checkers in the words of the web, where there are no flags."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from manyfill.errors import ManyfillError
+
+WORDS = {
+    "; shrink it or raise --max-pixels": "; shrink it",
+    "convert it or change --model": "convert it to grey",
+    "--keep-levels": "keep_levels",
+    "--temperature": "temperature:",
+    "-n ": "n ",
+}
+NO_FILE = "must be sent as a file of a multipart form, not as text: paths and addresses are not read"
+
+
+def plain(error: ManyfillError) -> str:
+    """An error in one line, for people who see no command line."""
+    text = " ".join(str(error).split())
+    for flag, word in WORDS.items():
+        text = text.replace(flag, word)
+    return text
+
+
+def faults(errors: Sequence[dict[str, Any]]) -> str:
+    """What pydantic found wrong with a request, in one line."""
+    return "; ".join(dict.fromkeys(map(_fault, errors)))
+
+
+def _fault(error: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path", "header"))
+    message = str(error["msg"])
+    if "UploadFile" in message:
+        message = NO_FILE
+    elif error["type"] == "missing":
+        message = "is missing; send it in a multipart form"
+    return f"{where or 'body'}: {message[0].lower()}{message[1:]}"

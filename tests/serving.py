@@ -1,0 +1,97 @@
+"""What the tests of the web share: an application around a small model, pictures to send, a server to talk to."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from starlette.testclient import TestClient
+
+import manyfill
+from manyfill.pipeline import Filler
+from manyfill.web.app import create_app
+from manyfill.web.settings import Access, Limits
+
+ROOT = Path(manyfill.__file__).parent.parent
+EVENTS = {"Accept": "text/event-stream"}
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+HOLE = np.zeros((40, 50), bool)
+HOLE[10:25, 20:40] = True
+
+
+def png(pixels: np.ndarray) -> bytes:
+    with io.BytesIO() as buffer:
+        Image.fromarray(pixels).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def parts(image: bytes = png(PIXELS), mask: bytes | None = png(HOLE.astype(np.uint8) * 255)) -> dict[str, bytes]:
+    return {"image": image} if mask is None else {"image": image, "mask": mask}
+
+
+@contextmanager
+def client(model: Path, limits: Limits | None = None, **access: Any) -> Iterator[TestClient]:
+    app = create_app(Filler.from_pretrained(model), Access(**access), limits)
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=True) as found:
+        yield found
+
+
+def unzipped(content: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as zip:
+        return {name: zip.read(name) for name in zip.namelist()}
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    """Names and data of a stream's events."""
+    found = []
+    for block in text.strip().split("\n\n"):
+        name, data = block.split("\n")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+@contextmanager
+def server(model: Path | str, *arguments: str, log: Path | None = None, **variables: str) -> Iterator[tuple[str, int]]:
+    """`manyfill serve` in a process of its own: its address and process id."""
+    arguments = arguments if "--port" in arguments else (*arguments, "--port", "0")
+    command = [sys.executable, "-m", "manyfill", "serve", "--model", str(model), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    with (log or Path(os.devnull)).open("w") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            assert line.startswith("open http://"), line
+            yield line.split()[1].split("#")[0].rstrip("/"), process.pid
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def resident(pid: int | str = "self") -> float:
+    """Memory of a process in MB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no such process")
+
+
+def wait_for(address: str, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5).read()
+            return
+        except OSError:
+            assert time.monotonic() < end, f"{address} does not answer"
+            time.sleep(0.1)

@@ -1,0 +1,324 @@
+"""The HTTP API: the bytes of the command line, events, results, re-rolls, and messages that say what is accepted."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from serving import EVENTS, HOLE, PIXELS, client, events, parts, png, unzipped
+from starlette.testclient import TestClient
+
+from manyfill import Filler
+from manyfill.cli import main
+from manyfill.encode import Encoding
+from manyfill.images import open_picture
+from manyfill.web.settings import Limits
+
+
+@pytest.fixture(scope="module")
+def web(model: Path, one_thread: None) -> Iterator[TestClient]:
+    with client(model) as found:
+        yield found
+
+
+def filled(web: TestClient, **options: Any) -> tuple[str, dict[str, bytes]]:
+    """The id of a result, and the files of its zip."""
+    answer = web.post("/api/v1/fill", files=parts(), data={"n": 3, **options})
+    assert answer.status_code == 200, answer.text
+    return answer.headers["manyfill-result"], unzipped(answer.content)
+
+
+def streamed(web: TestClient, path: str = "fill", **options: Any) -> list[tuple[str, Any]]:
+    sent = {"files": parts()} if path == "fill" else {}
+    answer = web.post(f"/api/v1/{path}", **sent, data={"n": 3, **options}, headers=EVENTS)
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/event-stream"), answer.text
+    return events(answer.text)
+
+
+def opened(text: str) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+# ------------------------------------------------------------------------------------------------ the same bytes
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 7, "temperature": "0.5"}, {"temperature": "0.2,0.2,1"}])
+def test_files_are_those_of_the_command_line(
+    web: TestClient, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in parts().items():
+        Path(f"{name}.png").write_bytes(content)
+    flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = ["fill", "image.png", "--mask", "mask.png", "-n", "3", "--out", "out", "--model", str(model), *flags]
+    assert main(command) == 0
+    written = {file.name: file.read_bytes() for file in Path("out").iterdir()}
+    result, zipped = filled(web, **options)
+    record = json.loads(zipped.pop("fill.json"))
+    assert zipped == written
+    for name, content in written.items():
+        assert web.get(f"/api/v1/results/{result}/{name}").content == content
+    assert [base64.b64decode(data["png"]) for name, data in streamed(web, **options) if name == "fill"] == [
+        written[f"fill-0{i}.png"] for i in range(3)
+    ]
+    assert record["model"] == model.name and str(model.parent) not in json.dumps(record)
+
+
+def test_fills_are_those_of_the_library(web: TestClient, model: Path) -> None:
+    images = Filler.from_pretrained(model)(PIXELS, HOLE, n=3, seed=4).images
+    _, zipped = filled(web, seed=4)
+    for i, image in enumerate(images):
+        assert np.array_equal(open_picture(zipped[f"fill-0{i}.png"]).pixels, image)
+
+
+def test_a_transparent_picture_needs_no_mask(web: TestClient) -> None:
+    image = png(np.dstack([PIXELS, np.where(HOLE, 0, 255).astype(np.uint8)]))
+    answer = web.post("/api/v1/fill", files=parts(image, None), data={"n": 1})
+    fill = open_picture(unzipped(answer.content)["fill-00.png"])
+    assert fill.alpha is not None and (fill.alpha == 255).all() and np.array_equal(fill.pixels[~HOLE], PIXELS[~HOLE])
+
+
+def test_an_empty_mask_gives_the_picture_and_a_note(web: TestClient) -> None:
+    answer = web.post("/api/v1/fill", files=parts(mask=png(np.zeros((40, 50), np.uint8))), data={"n": 2})
+    zipped = unzipped(answer.content)
+    assert np.array_equal(open_picture(zipped["fill-01.png"]).pixels, PIXELS)
+    assert "the mask is empty" in json.loads(zipped["fill.json"])["notes"][0]
+
+
+# --------------------------------------------------------------------------------------------------------- events
+
+
+def test_events_come_in_order_and_show_the_hole_alone(web: TestClient) -> None:
+    told = streamed(web, view="hole")
+    assert [name for name, _ in told] == ["waiting", "start", *["fill"] * 3, "mean", "uncertainty", "done"]
+    data = dict(told)
+    assert data["start"]["view"] == {"top": 10, "left": 20, "height": 15, "width": 20}
+    assert data["start"]["size"] == {"height": 40, "width": 50}
+    _, zipped = filled(web)
+    for index, patch in enumerate(data["png"] for name, data in told if name == "fill"):
+        pixels, whole = opened(patch), open_picture(zipped[f"fill-0{index}.png"]).pixels
+        assert pixels.shape == (15, 20, 4) and (pixels[..., 3] == 255).all()
+        assert np.array_equal(pixels[..., :3], whole[10:25, 20:40])
+    heat = open_picture(zipped["std.png"]).pixels
+    assert np.array_equal(opened(data["uncertainty"]["png"])[..., :3], heat[10:25, 20:40])
+    assert data["done"]["record"]["hole_pixels"] == HOLE.sum() and data["uncertainty"]["largest"] > 0
+    assert data["done"]["levels"] == [level["size"] for level in web.get("/api/v1/model").json()["levels"]]
+
+
+def test_a_patch_is_transparent_where_the_picture_is_known(web: TestClient) -> None:
+    hole = np.zeros((40, 50), bool)
+    hole[5, 5] = hole[8, 9] = True
+    sent = parts(mask=png(hole.astype(np.uint8) * 255))
+    answer = web.post("/api/v1/fill", files=sent, data={"n": 1, "view": "hole"}, headers=EVENTS)
+    patch = opened(dict(events(answer.text))["fill"]["png"])
+    assert np.array_equal(patch[..., 3] > 0, hole[5:9, 5:10]) and not patch[..., :3][patch[..., 3] == 0].any()
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_grey_pictures_stay_grey(web: TestClient, alpha: bool) -> None:
+    grey = PIXELS[..., 0]
+    image = png(np.dstack([grey, np.where(PIXELS[..., 1] > 200, 200, 255).astype(np.uint8)]) if alpha else grey)
+    answer = web.post("/api/v1/fill", files=parts(image), data={"n": 1, "view": "hole"}, headers=EVENTS)
+    assert opened(dict(events(answer.text))["fill"]["png"]).shape == (15, 20, 2)
+
+
+def test_fills_of_a_large_hole_come_a_few_at_a_time_and_are_the_same(model: Path, one_thread: None) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (150, 160, 3), dtype=np.uint8)
+    hole = np.zeros((150, 160), bool)
+    hole[20:120, 30:140] = True
+    sent = parts(png(pixels), png(hole.astype(np.uint8) * 255))
+    whole = Filler.from_pretrained(model)(pixels, hole, n=3)
+    with client(model) as web:
+        service = web.app.state.service  # type: ignore[attr-defined]
+        portions = []
+        inner = service.filler.portions
+        service.filler.portions = lambda *a: (portions.append(p) or p for p in inner(*a))
+        answer = web.post("/api/v1/fill", files=sent, data={"n": 3})
+    assert [len(portion.recipes) for portion in portions] == [1, 1, 1]
+    zipped = unzipped(answer.content)
+    for name, content in whole.files(Encoding()):
+        assert zipped[name] == content, name
+    assert json.loads(zipped["fill.json"])["crop"] == whole.record()["crop"]
+
+
+# ------------------------------------------------------------------------------------------------ results, re-rolls
+
+
+def test_keeping_all_levels_redraws_the_same_bytes_and_keeping_some_does_not(web: TestClient) -> None:
+    result, zipped = filled(web)
+    levels = len(web.get("/api/v1/model").json()["levels"])
+    steps = {}
+    for keep in ("all", "1-2", f"1-{levels}", "none"):
+        answer = web.post("/api/v1/reroll", data={"result": result, "fill": 1, "keep_levels": keep, "n": 1, "seed": 3})
+        assert answer.status_code == 200, answer.text
+        steps[keep] = unzipped(answer.content)
+    same = {keep: files["fill-00.png"] == zipped["fill-01.png"] for keep, files in steps.items()}
+    assert same == {"all": True, "1-2": False, f"1-{levels}": True, "none": False}
+    asked = json.loads(steps["1-2"]["fill.json"])["steps"]
+    assert [step["command"] for step in asked] == ["fill", "reroll"]
+    assert asked[1] == {"command": "reroll", "fill": 1, "keep_levels": "1-2", "n": 1, "seed": 3, "temperature": 1.0}
+
+
+def test_a_reroll_is_that_of_the_command_line(
+    web: TestClient, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in parts().items():
+        Path(f"{name}.png").write_bytes(content)
+    named = ["--model", str(model)]
+    assert main(["fill", "image.png", "--mask", "mask.png", "-n", "3", "--out", "a", "--latents", *named]) == 0
+    options = ["--keep-levels", "1-3", "-n", "2", "--seed", "5", "--out", "b"]
+    assert main(["reroll", "a/fill-02.safetensors", *options, *named]) == 0
+    asked = {"result": filled(web)[0], "fill": 2, "keep_levels": "1-3", "n": 2, "seed": 5}
+    zipped = unzipped(web.post("/api/v1/reroll", data=asked).content)
+    for name in ("fill-00.png", "fill-01.png", "mean.png", "std.png", "sheet.png"):
+        assert zipped[name] == Path("b", name).read_bytes()
+
+
+def test_a_reroll_of_a_reroll_streams(web: TestClient) -> None:
+    first = dict(streamed(web))["done"]["result"]
+    second = dict(streamed(web, "reroll", result=first, fill=0, keep_levels="1-2"))["done"]["result"]
+    told = streamed(web, "reroll", result=second, fill=2, keep_levels="3-", view="hole")
+    assert [step["command"] for step in dict(told)["done"]["record"]["steps"]] == ["fill", "reroll", "reroll"]
+
+
+def test_all_of_a_result_comes_with_picture_and_mask(web: TestClient) -> None:
+    result, zipped = filled(web)
+    found = unzipped(web.get(f"/api/v1/results/{result}/all.zip").content)
+    assert np.array_equal(open_picture(found.pop("picture.png")).pixels, PIXELS)
+    assert np.array_equal(open_picture(found.pop("mask.png")).pixels[..., 0] > 127, HOLE)
+    assert found == zipped
+
+
+def test_results_go_in_time_and_when_others_need_the_room(model: Path, one_thread: None) -> None:
+    kept = 3 * (PIXELS.nbytes + HOLE.nbytes) * 8
+    with client(model, Limits(kept=kept, keeping=60)) as web:
+        names = [filled(web)[0] for _ in range(12)]
+        gone = [web.get(f"/api/v1/results/{name}/mask.png").status_code for name in names]
+        assert gone[0] == 404 and gone[-1] == 200
+        service = web.app.state.service  # type: ignore[attr-defined]
+        assert service.results.size <= kept and len(service.results) == gone.count(200)
+        now = service.results.clock()
+        service.results.clock = lambda: now + 61
+        answer = web.get(f"/api/v1/results/{names[-1]}/mask.png")
+        assert answer.status_code == 404 and "send the picture" in answer.json()["detail"]
+        assert len(service.results) == 0 and service.results.size == 0
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+LARGE = png(np.zeros((2001, 2000), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("files", "data", "told"),
+    [
+        ({}, {}, "image: is missing"),
+        (parts(b"text"), {}, "image: not a picture that can be read"),
+        (parts(b""), {}, "image: the file is empty"),
+        (parts(png(PIXELS)[:200]), {}, "image: damaged or truncated"),
+        (parts(mask=b"text"), {}, "mask: not a picture that can be read"),
+        (parts(mask=None), {}, "mask: is missing, and the image has no transparent pixels"),
+        (parts(mask=png(np.zeros((9, 9), np.uint8))), {}, "mask: the mask is 9x9 but the picture is 50x40"),
+        (parts(LARGE, LARGE), {}, "has more than 4,000,000 pixels; shrink it"),
+        (parts(), {"n": "0"}, "n: input should be greater than or equal to 1"),
+        (parts(), {"n": "65"}, "n: input should be less than or equal to 64"),
+        (parts(), {"n": "many"}, "n: input should be a valid integer"),
+        (parts(), {"seed": "1.5"}, "seed: input should be a valid integer"),
+        (parts(), {"seed": "9" * 30}, "seed: input should be less than or equal to"),
+        (parts(), {"temperature": "hot"}, "temperature: hot: give a number"),
+        (parts(), {"temperature": "-1"}, "temperature: -1.0: must be 0 or more"),
+        (parts(), {"temperature": "nan"}, "temperature: nan: must be 0 or more"),
+        (parts(), {"view": "all"}, "view: input should be 'picture' or 'hole'"),
+        (parts(), {"temprature": "1"}, "'temprature': there is no such field; there are image, mask, n"),
+        (parts(), {"n": ["1", "2"]}, "n: was sent 2 times"),
+        (parts(), {"caption": "a cat"}, "there is no such field"),
+    ],
+)
+def test_refusals_name_what_is_wrong(
+    model: Path, one_thread: None, files: dict[str, bytes], data: dict[str, Any], told: str
+) -> None:
+    with client(model, Limits(pixels=4_000_000)) as web:
+        answer = web.post("/api/v1/fill", files=files, data=data)
+        assert answer.status_code == 422, answer.text
+        detail = answer.json()["detail"]
+        assert told in detail and "--" not in detail and "\n" not in detail
+        assert web.app.state.service.slot.inside == 0 == web.app.state.service.budget.taken  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "told"),
+    [
+        ({"result": "x" * 22}, 404, "no longer kept"),
+        ({"fill": 3}, 422, "fill 3: there is no such fill; this result has 0 to 2"),
+        ({"fill": -1}, 422, "fill: input should be greater than or equal to 0"),
+        ({"keep_levels": "some"}, 422, "keep_levels some: give levels such as"),
+        ({"keep_levels": "1-99"}, 422, "there is no level"),
+        ({"keep_levels": "1-999999999999"}, 422, "there is no level"),
+    ],
+)
+def test_rerolls_that_cannot_be(web: TestClient, changes: dict[str, Any], status: int, told: str) -> None:
+    asked = {"result": filled(web)[0], "fill": 0, "keep_levels": "1-2", "n": 1} | changes
+    answer = web.post("/api/v1/reroll", data=asked)
+    assert answer.status_code == status and told in answer.json()["detail"], answer.text
+
+
+def test_too_much_is_refused_before_it_is_drawn(model: Path, one_thread: None) -> None:
+    with client(model, Limits(volume=5 * 2000)) as web:
+        answer = web.post("/api/v1/fill", files=parts(), data={"n": 6})
+        assert answer.status_code == 422 and "ask for at most 5" in answer.json()["detail"]
+        told = web.post("/api/v1/fill", files=parts(), data={"n": 6, "view": "hole"}, headers=EVENTS)
+        result = dict(events(told.text))["done"]["result"]  # of the hole alone, six are not too much
+        assert web.get(f"/api/v1/results/{result}/fill-05.png").status_code == 200
+        assert web.get(f"/api/v1/results/{result}/all.zip").status_code == 422
+
+
+# ------------------------------------------------------------------------------------------------------ all the rest
+
+
+def test_the_model_is_told_of(web: TestClient, model: Path) -> None:
+    told = web.get("/api/v1/model").json()
+    assert told["model"] == model.name and told["size"] == 32 and not told["captions"]
+    assert told["levels"][0]["size"] < told["levels"][-1]["size"] == 32
+
+
+def test_metrics_count_in_prometheus_text(model: Path, one_thread: None) -> None:
+    with client(model) as web:
+        filled(web)
+        web.get("/nothing/here")
+        text = web.get("/metrics").text
+    assert 'manyfill_requests_total{path="/api/v1/fill",status="200"} 1.0' in text
+    assert 'manyfill_requests_total{path="other",status="404"} 1.0' in text
+    assert "manyfill_fills_total 3.0" in text and "manyfill_requests_inside 0.0" in text
+    assert "manyfill_kept_results 1.0" in text and "manyfill_held_bytes 0.0" in text
+
+
+def test_every_operation_is_described(web: TestClient) -> None:
+    described = web.get("/openapi.json").json()["paths"]
+    assert {"/api/v1/fill", "/api/v1/reroll", "/api/v1/model", "/health", "/metrics"} <= described.keys()
+    for path in described.values():
+        for operation in path.values():
+            assert operation["description"]
+
+
+def test_the_page_and_its_files(web: TestClient) -> None:
+    page = web.get("/")
+    assert page.status_code == 200 and "<title>manyfill</title>" in page.text
+    again = web.get("/", headers={"If-None-Match": page.headers["etag"]})
+    assert again.status_code == 304 and not again.content
+    for path in ("/static/main.js", "/static/base.css", "/static/icons.svg", "/static/heat.png", "/docs"):
+        assert web.get(path).status_code == 200
+    heat = open_picture(web.get("/static/heat.png").content).pixels
+    assert heat.shape == (1, 256, 3) and heat[0, 0].sum() < heat[0, -1].sum()
+
+
+def test_examples_are_photographs(web: TestClient) -> None:
+    titles = web.get("/api/v1/examples").json()
+    assert "cat" in titles
+    assert open_picture(web.get("/api/v1/examples/cat").content).pixels.shape == (300, 451, 3)
+    assert web.get("/api/v1/examples/dog").status_code == 404
