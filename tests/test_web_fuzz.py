@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from test_web_hostile import multipart
 
 pytestmark = pytest.mark.slow
-DESCRIBED, MUTATED = 400, 400
+DESCRIBED, MUTATED = 10_000, 10_000
 
 
 @pytest.fixture(scope="module")
