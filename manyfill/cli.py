@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from manyfill import __version__, cli_data, cli_diagnose, cli_info, cli_steer, cli_web
+from manyfill import __version__, cli_adapt, cli_data, cli_diagnose, cli_info, cli_steer, cli_web
 from manyfill.bulk.command import fill_many
 from manyfill.cli_steer import filler_of, finish, shown
 from manyfill.errors import ElsewhereError, ManyfillError
@@ -73,6 +73,7 @@ def fill(
     max_memory: str | None = None,
     tile_batch: int | None = None,
     device: str | None = None,
+    adapt: str | None = None,
     as_json: Json = False,
 ) -> None:
     """Fill the hole of PHOTO n times.
@@ -114,6 +115,9 @@ def fill(
         How many tiles to draw at once, 32 if left out.
     device
         Where to compute, such as cpu or cuda; the GPU if there is one.
+    adapt
+        First learn from what is known of PHOTO itself for so long, such as 2m or 30s, or so many steps; if that helps,
+        the fills are drawn by what was learnt, and OUT/model keeps it for --model. Ctrl-C ends the learning early.
     as_json
         Print a record to read by machine, and write it as fill.json.
     """
@@ -124,10 +128,13 @@ def fill(
     encoding = Encoding(format, quality)
     cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     spread = parse_temperature(temperature)
+    folder = Path(f"{photo.stem}-fills") if out is None else out
     filler = filler_of(model, device, tile_batch, max_memory)
+    learnt = None if adapt is None else cli_adapt.adapt(filler, photo, mask, adapt, seed, cap, folder / "model")
+    filler = learnt.filler if learnt else filler
     with shown() as progress:
         completions = filler(photo, mask, n, seed, spread, truth, cap, progress=progress)
-    finish(completions, Path(f"{photo.stem}-fills") if out is None else out, encoding, latents, as_json)
+    finish(completions, folder, encoding, latents, as_json, learnt)
 
 
 @app.command

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from manyfill.encode import Encoding
     from manyfill.pipeline import Filler
     from manyfill.recipe import Fill
+    from manyfill.train.adapt import Adaptation
 
 Count = Annotated[int, Parameter(name=["--count", "-n"])]
 Json = Annotated[bool, Parameter(name="--json")]
@@ -212,16 +214,26 @@ def shown() -> Iterator["Progress"]:
         yield progress
 
 
-def finish(completions: "Completions", out: Path, encoding: "Encoding", latents: bool, as_json: bool) -> None:
-    """Write fills to a folder, and tell what there is to see."""
+def finish(
+    completions: "Completions",
+    out: Path,
+    encoding: "Encoding",
+    latents: bool,
+    as_json: bool,
+    learnt: "Adaptation | None" = None,
+) -> None:
+    """Write fills to a folder, and tell what there is to see, and what the model had `learnt` from the picture."""
     from manyfill.files import save_text
 
     completions = completions.noted(encoding)
+    if learnt:
+        completions = replace(completions, notes=(*completions.notes, str(learnt)))
     files = completions.save(out, encoding=encoding, latents=latents)
     if not as_json:
         print(_summary(completions, out))
         return
-    record = {**completions.record(), "files": [str(file) for file in [*files, out / "fill.json"]]}
+    adaptation = {"adaptation": learnt.record()} if learnt else {}
+    record = {**completions.record(), **adaptation, "files": [str(file) for file in [*files, out / "fill.json"]]}
     text = json.dumps(record, indent=2)
     save_text(out / "fill.json", text + "\n")
     print(text)
