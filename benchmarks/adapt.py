@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/adapt.py --kodak FOLDER --pictures 3 --steps 30 120 --json adapt.json
 
-In every picture three square holes; the model learns from the rest of the picture for so many steps. Photographs come
-from a folder, others from scikit-image and from a drawn map. CRPS in grey levels of 0 to 255; bits for each missing value
-at the model's size.
+Every picture has three square holes, of which the model sees nothing while it learns. Photographs come from a folder,
+others from scikit-image and from a drawn map. CRPS in grey levels of 0 to 255; bits for each missing value at the
+model's size.
 """
 
 import argparse
@@ -122,7 +122,7 @@ def main() -> None:
                 f" {row.get('processor_seconds', 0.0):12.0f}",
                 flush=True,
             )
-            # After every row: it is hours for many pictures.
+            # After every row, as many pictures take hours.
             write_json(options.json, {**machine(), "model": label(options.model), "fills": FILLS, "rows": rows})
 
 
