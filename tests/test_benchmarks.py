@@ -67,7 +67,8 @@ def test_the_timed_training_step_trains_a_copy(tiny: ConditionalHVAE) -> None:
     task.call()
     assert not tiny.training
     assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items())
-    assert task.flops > 3 * speed.filling(tiny, speed.BATCH, 1).flops
+    # Three times a fill's, but for the expectation, which has no gradient.
+    assert task.flops > 2.5 * speed.filling(tiny, speed.BATCH, 1).flops
 
 
 def test_branching_saves_the_flops_of_reading_the_picture_again(tiny: ConditionalHVAE) -> None:
@@ -148,7 +149,7 @@ def asked(preset: str, batch: int) -> argparse.Namespace:
 
 def test_recomputing_is_measured_on_the_same_step() -> None:
     plain, recomputed = (memory.step(memory.settings_of(asked("tiny32", 2), recompute)) for recompute in (False, True))
-    assert plain["loss"] == recomputed["loss"] and plain["peak_mib"] >= 0
+    assert plain["loss"] == recomputed["loss"]
 
 
 @pytest.mark.slow

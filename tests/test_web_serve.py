@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from serving import server
+from serving import server, wait_for
 
 from manyfill.cli import main
 
@@ -18,6 +18,7 @@ def test_it_answers_and_warns_when_anybody_could_ask(model: Path, tmp_path: Path
     log = tmp_path / "log.txt"
     with server(model, "--host", "0.0.0.0", log=log) as (address, _):
         port = int(address.rsplit(":", 1)[1])
+        wait_for(f"http://127.0.0.1:{port}")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
             assert json.load(answer) == {"status": "ok"} and "server" not in answer.headers
     assert "set a token with --token or MANYFILL_TOKEN" in log.read_text()
