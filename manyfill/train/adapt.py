@@ -77,10 +77,8 @@ class Adaptation:
 
     def __str__(self) -> str:
         figures = f"{self.before:.3f} bits/dim before, {self.after:.3f} after {self.passes[1]['step']} steps"
-        verdict = (
-            "which helped by its bound" if self.helped else "which did not help: the model as it was drew the fills"
-        )
-        return f"learnt from the picture's known part, {verdict} (held-out squares: {figures})"
+        verdict = "which helped" if self.helped else "which did not help: the model as it was drew the fills"
+        return f"learnt from the picture's known part, {verdict} (bound of held-out squares: {figures})"
 
     def save(self, directory: Path) -> None:
         """Write the adapted model, from now on by that name; OutputError."""
