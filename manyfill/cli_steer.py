@@ -228,7 +228,9 @@ def finish(completions: "Completions", out: Path, encoding: "Encoding", latents:
 
 
 def _summary(completions: "Completions", out: Path) -> str:
-    lines = [f"{len(completions.images)} fills in {completions.timings.total:.1f} s: look at {out / 'sheet.png'}"]
+    count = len(completions.images)
+    fills = "1 fill" if count == 1 else f"{count} fills"
+    lines = [f"{fills} in {completions.timings.total:.1f} s: look at {out / 'sheet.png'}"]
     if completions.bound is not None:
         lines.append(f"bound: {completions.bound.nats:.1f} nats, {completions.bound.bits_per_dim:.3f} bits/dim")
     return "\n".join(lines + [f"note: {note}" for note in completions.notes])

@@ -18,10 +18,10 @@ from stored import ICC, Kind
 from manyfill import Filler
 from manyfill.completions import Completions
 from manyfill.decode import decode
-from manyfill.encode import EXIF_NOTE, LOSSY_NOTE, Encoding
+from manyfill.encode import EXIF_NOTE, LOSSY_NOTE, UNUSED_NOTE, Encoding
 from manyfill.errors import ConfigError, OutputError, PictureError
 from manyfill.images import open_picture
-from manyfill.inputs import read
+from manyfill.inputs import NOTHING_KNOWN_NOTE, read
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
 
@@ -121,6 +121,12 @@ def test_jpegs_keep_their_tables_and_far_blocks_unless_a_quality_is_asked_for(fi
     below = [np.asarray(image)[24:].astype(int) for image in (was, same, other)]  # the hole
     assert np.abs(below[1] - below[0]).mean() < 0.1 and np.abs(below[2] - below[0]).mean() > 0.3
     assert Encoding().notes(result.original) == (LOSSY_NOTE.format("JPEG"),)
+
+
+def test_a_quality_that_is_of_no_use_is_noted() -> None:
+    for form, used in ("PNG", False), ("JPEG", True), ("WEBP", True):
+        original, _ = decode(encoded(Image.fromarray(RGB), form), "x")
+        assert (UNUSED_NOTE.format(form) not in Encoding(None, 80).notes(original)) == used
 
 
 def test_webp_stays_lossy_or_lossless(filler: Filler) -> None:
@@ -303,7 +309,8 @@ def test_masks_are_read_at_any_depth(dtype: str) -> None:
     for hole in (MASK, np.ones_like(MASK), np.zeros_like(MASK)):
         image = Image.fromarray((hole * np.array(white)).astype(dtype))
         subject = read(RGB, open_picture(encoded(image, "TIFF")))
-        assert np.array_equal(subject.hole, hole) and subject.picture.notes == ()
+        told = (NOTHING_KNOWN_NOTE,) if hole.all() else ()
+        assert np.array_equal(subject.hole, hole) and subject.picture.notes == told
     for array in (MASK, MASK.astype(np.uint8), MASK.astype(np.float32)):
         assert np.array_equal(read(RGB, open_picture(saved(array))).hole, MASK)
 

@@ -47,7 +47,7 @@ To go on training with pictures of your own: `manyfill train PICTURES --init DIR
 ## Limits
 
 - It has learnt from the pictures named above and from nothing else; on other kinds its fills are worse.
-- It works at {size}x{size}: a larger picture's hole is filled at that size and scaled back.
+- It works at {size}x{size}: a larger hole is drawn small first, then octave by octave in tiles of that size.
 - A fill is a guess at what could be there, not a finding of what was: no evidence for or against anything.
 """
 
