@@ -4,6 +4,7 @@ import io
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -313,6 +314,13 @@ def test_masks_are_read_at_any_depth(dtype: str) -> None:
         assert np.array_equal(subject.hole, hole) and subject.picture.notes == told
     for array in (MASK, MASK.astype(np.uint8), MASK.astype(np.float32)):
         assert np.array_equal(read(RGB, open_picture(saved(array))).hole, MASK)
+
+
+@pytest.mark.parametrize("values", [MASK * 200.0, np.dstack([MASK * np.uint8(255)] * 3)], ids=["unscaled", "colour"])
+def test_an_array_that_is_no_mask_is_refused_by_its_name(values: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "odd.npy", values)
+    with pytest.raises(PictureError, match=r"odd\.npy: "):
+        read(RGB, tmp_path / "odd.npy")
 
 
 def test_soft_edges_are_told_once_and_what_jpeg_adds_is_none() -> None:
