@@ -7,12 +7,13 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
+from manyfill import cli_adapt
 from manyfill.flags import Count, Json
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from manyfill.effort import Effort, Progress
     from manyfill.encode import Encoding
     from manyfill.pipeline import Filler
+    from manyfill.train.adapt import Adaptation
 
 
 @Parameter(name="*")
@@ -89,6 +91,7 @@ def fill(
     temperature: str = "1",
     truth: Path | None = None,
     latents: bool = False,
+    adapt: str | None = None,
     options: Options = LEFT_OUT,
 ) -> None:
     """Fill the hole of PHOTO n times.
@@ -118,14 +121,20 @@ def fill(
         The whole picture, to evaluate the likelihood bound of what is really there.
     latents
         Write fill-00.safetensors, ... too, for reroll and blend.
+    adapt
+        First learn from what is known of PHOTO itself for so long, such as 2m or 30s, or so many steps; if that helps,
+        the fills are drawn by what was learnt, and OUT/model keeps it for --model. Ctrl-C ends the learning early.
     """
     from manyfill.inputs import parse_temperature
 
     encoding, spread = options.encoding(), parse_temperature(temperature)
-    filler = options.filler(model)
+    filler, cap = options.filler(model), options.cap()
+    folder = Path(f"{photo.stem}-fills") if out is None else out
+    learnt = None if adapt is None else cli_adapt.adapt(filler, photo, mask, adapt, seed, cap, folder / "model")
+    filler = learnt.filler if learnt else filler
     with shown() as progress:
-        completions = filler(photo, mask, n, seed, spread, truth, options.cap(), progress=progress)
-    finish(completions, Path(f"{photo.stem}-fills") if out is None else out, encoding, latents, options.as_json)
+        completions = filler(photo, mask, n, seed, spread, truth, cap, progress=progress)
+    finish(completions, folder, encoding, latents, options.as_json, learnt)
 
 
 @contextmanager
@@ -155,16 +164,26 @@ def shown() -> Iterator["Progress"]:
         yield progress
 
 
-def finish(completions: "Completions", out: Path, encoding: "Encoding", latents: bool, as_json: bool) -> None:
-    """Write fills to a folder, and tell what there is to see."""
+def finish(
+    completions: "Completions",
+    out: Path,
+    encoding: "Encoding",
+    latents: bool,
+    as_json: bool,
+    learnt: "Adaptation | None" = None,
+) -> None:
+    """Write fills to a folder, and tell what there is to see, and what the model had `learnt` from the picture."""
     from manyfill.files import save_text
 
     completions = completions.noted(encoding)
+    if learnt:
+        completions = replace(completions, notes=(*completions.notes, str(learnt)))
     files = completions.save(out, encoding=encoding, latents=latents)
     if not as_json:
         print(_summary(completions, out))
         return
-    record = {**completions.record(), "files": [str(file) for file in [*files, out / "fill.json"]]}
+    adaptation = {"adaptation": learnt.record()} if learnt else {}
+    record = {**completions.record(), **adaptation, "files": [str(file) for file in [*files, out / "fill.json"]]}
     text = json.dumps(record, indent=2)
     save_text(out / "fill.json", text + "\n")
     print(text)

@@ -9,6 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import adapt
 import bulk
 import common
 import memory
@@ -156,3 +157,16 @@ def test_recomputing_spares_a_quarter_of_what_a_step_of_large256_takes() -> None
     record = memory.compare(asked("large256", 2))
     assert record["plain"]["loss"] == record["recomputed"]["loss"]
     assert record["peak_mib_share"] < 0.75, record
+
+
+# ---------------------------------------------------------------------------------- learning from the picture
+
+
+def test_pictures_to_learn_from_are_the_same_everywhere_and_their_holes_apart() -> None:
+    drawn = adapt.town()
+    assert drawn.shape == (512, 512, 3) and np.array_equal(drawn, adapt.town())
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) == 8
+    holes = adapt.holes_of(drawn.shape)
+    assert [hole.sum() for hole in holes] == [adapt.SIDE**2] * adapt.HOLES
+    assert np.sum(holes, 0).max() == 1
+    assert {kind for kind, *_ in adapt.pictures(None, 0)} == {"other"}

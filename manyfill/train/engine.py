@@ -1,4 +1,4 @@
-"""From a global batch to its gradient: by several ranks together, in micro-batches, within the memory there is."""
+"""From a global batch to its gradient and new weights: by several ranks, in micro-batches, within limited memory."""
 
 import math
 import warnings
@@ -21,8 +21,9 @@ from manyfill.models.topdown import LatentBlock
 from manyfill.train.batchnorm import synchronise
 from manyfill.train.distributed import Ranks, share
 from manyfill.train.noise import dropped, posterior_noise
-from manyfill.train.optim import spectral_norms
+from manyfill.train.optim import learning_rate, spectral_norms
 from manyfill.train.settings import Settings
+from manyfill.train.state import RunState
 from manyfill.train.tally import Tally
 
 RECOMPUTED: dict[type[nn.Module], Sequence[str]] = {
@@ -51,6 +52,28 @@ class Engine:
                 self.ddp = DistributedDataParallel(model, broadcast_buffers=False)
             warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 kernels, where it costs nothing
         self.settled = ranks.alone
+
+    def update(self, state: RunState, batch: Batch, progress: float, kl_weight: float) -> float:
+        """One step of the state's model, at this share of the run, from one batch; returns the gradient's norm.
+
+        A step that the guard refuses leaves no trace.
+        """
+        assert state.model is self.model
+        settings, buffers = self.settings.train, buffers_of(state.model)
+        loss, tally = self.gradient(batch, state.step, kl_weight)
+        norm = float(nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm))
+        norm, _ = self.ranks.agree(norm, False)  # so that the guards of all ranks decide the same
+        if state.guard.accepts(norm, loss):
+            for group in state.optimizer.param_groups:
+                group["lr"] = state.rate * learning_rate(settings, state.step, progress)
+            state.optimizer.step()
+            state.ema.update_parameters(state.model)
+            state.tally.merge(tally)
+        else:
+            # The forward pass has already put a bad batch into batch norm's running statistics.
+            restore(state.model, buffers)
+        state.step += 1
+        return norm
 
     def gradient(self, batch: Batch, step: int, kl_weight: float) -> tuple[float, Tally]:
         """Leave the gradient of the global batch, of which `batch` is this rank's share, with the model's parameters.

@@ -1,13 +1,18 @@
-"""Validation pictures for a data set that comes without: one in twenty, held back from training."""
+"""Validation pictures for a data set that comes without: one in twenty, held back from training; and of one picture an
+eighth of what is known of it."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from manyfill.data import Example, Source
-from manyfill.errors import DataError
+from manyfill.data.squares import Squares
+from manyfill.errors import DataError, PictureError
 from manyfill.rng import numpy_generator
 
 SHARE = 20
 MOST = 512
+SQUARES_SHARE, MOST_SQUARES, CANDIDATES = 8, 16, 64
 
 
 class Part:
@@ -34,3 +39,26 @@ def split(source: Source, seed: int) -> tuple[Part, Part]:
     order = numpy_generator(seed, "held out").permutation(count)
     held = min(MOST, max(1, count // SHARE))
     return Part(source, np.sort(order[held:])), Part(source, np.sort(order[:held]))
+
+
+def apart(pixels: np.ndarray, hole: np.ndarray, sides: Sequence[int], seed: int, name: str) -> tuple[Squares, Part]:
+    """(training, validation) squares of a picture uint8 (H, W, C), which share no pixel and show none of the hole.
+
+    PictureError where the known part (H, W) has no room for two that are apart.
+    """
+    smallest, every = min(sides), Squares(pixels, hole, sides, seed, name)
+    room = max(int((~hole).sum()) // SQUARES_SHARE, smallest**2)
+    taken, missing, chosen = hole, int(hole.sum()), list[int]()
+    for index in range(CANDIDATES if len(every) else 0):
+        more = taken.copy()
+        more[every.box(index).inside(*hole.shape)] = True
+        if more.sum() - missing <= room and len(Squares(pixels, more, [smallest], seed, name)):
+            taken, chosen = more, [*chosen, index]
+        if len(chosen) == MOST_SQUARES:
+            break
+    if not chosen:
+        raise PictureError(
+            f"{name}: the mask leaves no two squares of {smallest}x{smallest} known pixels apart from each other, to "
+            "learn from and to judge by; drop --adapt"
+        )
+    return Squares(pixels, taken, sides, seed, name), Part(every, np.array(chosen))

@@ -7,8 +7,6 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-import torch
-
 from manyfill.checkpoint import save_model
 from manyfill.data import Batch, Skipped, Source, batches
 from manyfill.device import best_device, has_fast_bfloat16
@@ -17,10 +15,9 @@ from manyfill.files import locked, make_folder, save_text
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.train.card import last_figures, write_card
 from manyfill.train.distributed import ALONE, Ranks, share
-from manyfill.train.engine import Engine, buffers_of, restore
+from manyfill.train.engine import Engine
 from manyfill.train.log import validations
 from manyfill.train.monitor import Monitor, Silence
-from manyfill.train.optim import learning_rate
 from manyfill.train.rhythm import Every, seconds
 from manyfill.train.settings import Settings
 from manyfill.train.setup import (
@@ -151,24 +148,9 @@ class Trainer:
         return self._engine
 
     def step(self, batch: Batch) -> float:
-        """One update from one batch; returns the gradient's norm. A step that the guard refuses leaves no trace."""
-        state, settings = self.state, self.settings.train
+        """One update from one batch; returns the gradient's norm."""
         self.skipped += batch.skipped
-        buffers = buffers_of(state.model)
-        loss, tally = self.engine.gradient(batch, state.step, self.kl_weight())
-        norm = float(torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm))
-        norm, _ = self.ranks.agree(norm, False)  # so that the guards of all ranks decide the same
-        if state.guard.accepts(norm, loss):
-            for group in state.optimizer.param_groups:
-                group["lr"] = state.rate * learning_rate(settings, state.step, self.progress())
-            state.optimizer.step()
-            state.ema.update_parameters(state.model)
-            state.tally.merge(tally)
-        else:
-            # The forward pass has already put a bad batch into batch norm's running statistics.
-            restore(state.model, buffers)
-        state.step += 1
-        return norm
+        return self.engine.update(self.state, batch, self.progress(), self.kl_weight())
 
     def progress(self) -> float:
         """The share of the run that is over, by steps or by time."""

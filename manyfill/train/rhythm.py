@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
+from manyfill.errors import ConfigError
+
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -23,3 +25,13 @@ def _checked(every: object) -> object:
 
 
 Every = Annotated[int | str, BeforeValidator(_checked)]
+
+
+def parse(text: str, flag: str) -> int | str:
+    """A flag's number of steps or duration; ConfigError."""
+    try:
+        found = _checked(int(text) if text.isdecimal() else text)
+    except ValueError as error:
+        raise ConfigError(f"{flag} {text}: {error}") from None
+    assert isinstance(found, int | str)
+    return found
