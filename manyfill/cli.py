@@ -7,14 +7,12 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from manyfill import __version__, cli_adapt, cli_data, cli_diagnose, cli_info, cli_steer, cli_web
+from manyfill import __version__, cli_data, cli_diagnose, cli_fill, cli_info, cli_steer, cli_web
 from manyfill.bulk.command import fill_many
-from manyfill.cli_steer import filler_of, finish, shown
 from manyfill.errors import ElsewhereError, ManyfillError
+from manyfill.flags import Count
 
 BAD_INPUT, INTERRUPTED = 2, 130
-Count = Annotated[int, Parameter(name=["--count", "-n"])]
-Json = Annotated[bool, Parameter(name="--json")]
 Assignments = Annotated[list[str] | None, Parameter(name="--set")]
 
 app = App(
@@ -28,6 +26,7 @@ app.command(cli_data.shard)
 app.command(cli_data.data)
 app.command(cli_diagnose.levels)
 app.command(cli_diagnose.diagnose)
+app.command(cli_fill.fill)
 app.command(fill_many)
 app.command(cli_info.info)
 app.command(cli_steer.reroll)
@@ -52,89 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return code if isinstance(code, int) else 0
-
-
-@app.command
-def fill(
-    photo: Path,
-    /,
-    *,
-    mask: Path | None = None,
-    n: Count = 8,
-    out: Path | None = None,
-    model: str = "default",
-    seed: int = 0,
-    temperature: str = "1",
-    truth: Path | None = None,
-    max_pixels: int | None = None,
-    format: str | None = None,
-    quality: int | None = None,
-    latents: bool = False,
-    max_memory: str | None = None,
-    tile_batch: int | None = None,
-    device: str | None = None,
-    adapt: str | None = None,
-    as_json: Json = False,
-) -> None:
-    """Fill the hole of PHOTO n times.
-
-    Writes fill-00, fill-01, ..., mean and the quantiles q05, q50, q95 as files like PHOTO, std.png (uncertainty) and
-    sheet.png (all of it to look at).
-
-    Parameters
-    ----------
-    photo
-        The picture to fill: PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, or an array saved as NPY.
-    mask
-        A picture of the same size, white where PHOTO is missing. Left out, PHOTO's transparent pixels are missing, or
-        those that are not a number.
-    n
-        How many fills.
-    out
-        Where to write; PHOTO's name followed by -fills if left out.
-    model
-        A model directory, a Hugging Face hub id, or "default".
-    seed
-        The same seed draws the same fills.
-    temperature
-        Spread of the latents: 1 draws from the model as it is, 0 takes their means. Or one for each level, coarsest
-        first, such as 0.5,0.5,1: the last stands for all finer ones too.
-    truth
-        The whole picture, to evaluate the likelihood bound of what is really there.
-    max_pixels
-        Refuse larger pictures; 40 million if left out.
-    format
-        png, jpeg, webp, tiff or npy instead of PHOTO's own format.
-    quality
-        Of JPEG and WebP, 1 to 100; if left out, a JPEG is coded as PHOTO was.
-    latents
-        Write fill-00.safetensors, ... too, for reroll and blend.
-    max_memory
-        Keep to so much memory, such as 2G, by drawing fewer tiles at once; an error if that cannot be.
-    tile_batch
-        How many tiles to draw at once, 32 if left out.
-    device
-        Where to compute, such as cpu or cuda; the GPU if there is one.
-    adapt
-        First learn from what is known of PHOTO itself for so long, such as 2m or 30s, or so many steps; if that helps,
-        the fills are drawn by what was learnt, and OUT/model keeps it for --model. Ctrl-C ends the learning early.
-    as_json
-        Print a record to read by machine, and write it as fill.json.
-    """
-    from manyfill.encode import Encoding
-    from manyfill.images import DEFAULT_MAX_PIXELS
-    from manyfill.inputs import parse_temperature
-
-    encoding = Encoding(format, quality)
-    cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
-    spread = parse_temperature(temperature)
-    folder = Path(f"{photo.stem}-fills") if out is None else out
-    filler = filler_of(model, device, tile_batch, max_memory)
-    learnt = None if adapt is None else cli_adapt.adapt(filler, photo, mask, adapt, seed, cap, folder / "model")
-    filler = learnt.filler if learnt else filler
-    with shown() as progress:
-        completions = filler(photo, mask, n, seed, spread, truth, cap, progress=progress)
-    finish(completions, folder, encoding, latents, as_json, learnt)
 
 
 @app.command

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from manyfill.errors import ConfigError, OutputError
+from manyfill.flags import Json
 
 if TYPE_CHECKING:
     from manyfill.data.pictures import PictureFiles
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 FAULTY = 1
 TOLD = 5
 Positive = Annotated[int, Parameter(validator=Number(gte=1))]
-Json = Annotated[bool, Parameter(name="--json")]
 
 data = App(name="data", help="Look at data sets.")
 

@@ -1,11 +1,8 @@
 """The commands that look inside: `levels` into a model, `diagnose` into a training run."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-Count = Annotated[int, Parameter(name=["--count", "-n"])]
+from manyfill.flags import Count
 
 
 def levels(

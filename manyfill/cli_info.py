@@ -1,6 +1,6 @@
 """`manyfill info`. As in cli.py, nothing heavy is imported before the command runs."""
 
-import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def info(model: str = "default", /) -> None:
         table.add_row(name, value)
     table.add_row("parameters", f"{parameters:,}")
     table.add_row("weights", f"{size / 1e6:.1f} MB")
-    for name, value in loaded.figures.items():
-        table.add_row(name, value if isinstance(value, str) else json.dumps(value))
+    for name, value in _figures(loaded.figures):
+        table.add_row(name, _brief(value))
     console = Console()
     console.print(table)
     console.print(loaded.card, markup=False, highlight=False)
@@ -47,3 +47,26 @@ def _described(config: "ModelConfig") -> list[tuple[str, str]]:
         ("latent values", f"{sum(level.latent * level.size**2 for level in config.levels):,}"),
         *((name.replace("_", " "), str(value)) for name, value in plain.items()),
     ]
+
+
+def _figures(figures: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Those of several kinds of holes, and the like, apart."""
+    for name, value in figures.items():
+        if isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()):
+            yield from ((f"{name}, {kind}", each) for kind, each in value.items())
+        else:
+            yield name, value
+
+
+def _brief(value: Any) -> str:
+    """A figure, an interval as its mean [low, high], or several, to four digits."""
+    match value:
+        case float():
+            return f"{value:.4g}"
+        case {"mean": mean, "low": low, "high": high}:
+            return f"{mean:.4g} [{low:.4g}, {high:.4g}]"
+        case dict():
+            return ", ".join(f"{name} {_brief(each)}" for name, each in value.items())
+        case list():
+            return ", ".join(map(_brief, value))
+    return str(value)

@@ -1,27 +1,14 @@
 """The commands that go on from a fill: `reroll` redraws some of its levels, `blend` leads from one to another."""
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from manyfill.cli_fill import LEFT_OUT, Options, finish, shown
 from manyfill.errors import PictureError
+from manyfill.flags import Count
 
 if TYPE_CHECKING:
-    from manyfill.completions import Completions
-    from manyfill.effort import Effort, Progress
-    from manyfill.encode import Encoding
-    from manyfill.pipeline import Filler
     from manyfill.recipe import Fill
-    from manyfill.train.adapt import Adaptation
-
-Count = Annotated[int, Parameter(name=["--count", "-n"])]
-Json = Annotated[bool, Parameter(name="--json")]
 
 
 def reroll(
@@ -36,13 +23,7 @@ def reroll(
     photo: Path | None = None,
     mask: Path | None = None,
     model: str = "default",
-    max_pixels: int | None = None,
-    format: str | None = None,
-    quality: int | None = None,
-    max_memory: str | None = None,
-    tile_batch: int | None = None,
-    device: str | None = None,
-    as_json: Json = False,
+    options: Options = LEFT_OUT,
 ) -> None:
     """Draw some levels of FILL anew and keep the others: its composition with other texture, or the other way round.
 
@@ -69,34 +50,17 @@ def reroll(
         Its mask, if it is no longer where it was.
     model
         The model that drew FILL: a directory, a Hugging Face hub id, or "default".
-    max_pixels
-        Refuse larger pictures; 40 million if left out.
-    format
-        png, jpeg, webp, tiff or npy instead of the picture's own format.
-    quality
-        Of JPEG and WebP, 1 to 100; if left out, a JPEG is coded as the picture was.
-    max_memory
-        Keep to so much memory, such as 2G, by drawing fewer tiles at once; an error if that cannot be.
-    tile_batch
-        How many tiles to draw at once, 32 if left out.
-    device
-        Where to compute, such as cpu or cuda; the GPU if there is one.
-    as_json
-        Print a record to read by machine, and write it as fill.json.
     """
-    from manyfill.encode import Encoding
-    from manyfill.images import DEFAULT_MAX_PIXELS
     from manyfill.inputs import parse_temperature
     from manyfill.recipe import Fill
 
-    encoding = Encoding(format, quality)
-    cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
+    encoding = options.encoding()
     spread, kept = parse_temperature(temperature), Fill.load(fill)
     files = _files(kept, photo, mask)
-    filler = filler_of(model, device, tile_batch, max_memory)
+    filler = options.filler(model)
     with shown() as progress:
-        completions = filler.reroll(*files, kept, keep_levels, n, seed, spread, cap, progress)
-    finish(completions, Path(f"{fill.stem}-rerolled") if out is None else out, encoding, True, as_json)
+        completions = filler.reroll(*files, kept, keep_levels, n, seed, spread, options.cap(), progress)
+    finish(completions, Path(f"{fill.stem}-rerolled") if out is None else out, encoding, True, options.as_json)
 
 
 def blend(
@@ -109,13 +73,7 @@ def blend(
     photo: Path | None = None,
     mask: Path | None = None,
     model: str = "default",
-    max_pixels: int | None = None,
-    format: str | None = None,
-    quality: int | None = None,
-    max_memory: str | None = None,
-    tile_batch: int | None = None,
-    device: str | None = None,
-    as_json: Json = False,
+    options: Options = LEFT_OUT,
 ) -> None:
     """Lead in even steps from one fill of a picture to another, each step as plausible as any fill.
 
@@ -137,33 +95,16 @@ def blend(
         Its mask, if it is no longer where it was.
     model
         The model that drew them: a directory, a Hugging Face hub id, or "default".
-    max_pixels
-        Refuse larger pictures; 40 million if left out.
-    format
-        png, jpeg, webp, tiff or npy instead of the picture's own format.
-    quality
-        Of JPEG and WebP, 1 to 100; if left out, a JPEG is coded as the picture was.
-    max_memory
-        Keep to so much memory, such as 2G, by drawing fewer tiles at once; an error if that cannot be.
-    tile_batch
-        How many tiles to draw at once, 32 if left out.
-    device
-        Where to compute, such as cpu or cuda; the GPU if there is one.
-    as_json
-        Print a record to read by machine, and write it as fill.json.
     """
-    from manyfill.encode import Encoding
-    from manyfill.images import DEFAULT_MAX_PIXELS
     from manyfill.recipe import Fill
 
-    encoding = Encoding(format, quality)
-    cap = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
+    encoding = options.encoding()
     ends = Fill.load(first), Fill.load(last)
     files = _files(ends[0], photo, mask)
-    filler = filler_of(model, device, tile_batch, max_memory)
+    filler = options.filler(model)
     with shown() as progress:
-        completions = filler.blend(*files, *ends, steps, cap, progress)
-    finish(completions, Path(f"{first.stem}-blended") if out is None else out, encoding, True, as_json)
+        completions = filler.blend(*files, *ends, steps, options.cap(), progress)
+    finish(completions, Path(f"{first.stem}-blended") if out is None else out, encoding, True, options.as_json)
 
 
 def _files(fill: "Fill", photo: Path | None, mask: Path | None) -> tuple[Path, Path | None]:
@@ -175,72 +116,3 @@ def _files(fill: "Fill", photo: Path | None, mask: Path | None) -> tuple[Path, P
         if file is not None and not file.exists():
             raise PictureError(f"{file}: is not there any more; name it with {flag}")
     return photo, mask
-
-
-def filler_of(model: str, device: str | None, tile_batch: int | None, max_memory: str | None) -> "Filler":
-    """The model of these flags."""
-    from manyfill.effort import parse_memory
-    from manyfill.octaves import TILE_BATCH
-    from manyfill.pipeline import Filler
-
-    most = None if max_memory is None else parse_memory(max_memory)
-    return Filler.from_pretrained(model, device, TILE_BATCH if tile_batch is None else tile_batch, most)
-
-
-@contextmanager
-def shown() -> Iterator["Progress"]:
-    """Of a long fill: a line on what it will take, and a bar if there is a terminal; both on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    from manyfill.progress import bar, following
-
-    console = Console(stderr=True)
-    columns = (TextColumn("filling"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    tiles = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task = tiles.add_task("filling")
-    with ExitStack() as showing:
-        showing.enter_context(following(bar))  # of what is long within one batch of tiles
-
-        def progress(effort: "Effort", done: int) -> None:
-            if effort.seconds is None:
-                return
-            if not done:
-                print(effort, file=sys.stderr)
-                showing.enter_context(following(None))  # one bar is enough
-                showing.enter_context(tiles)
-            tiles.update(task, total=effort.tiles, completed=done)
-
-        yield progress
-
-
-def finish(
-    completions: "Completions",
-    out: Path,
-    encoding: "Encoding",
-    latents: bool,
-    as_json: bool,
-    learnt: "Adaptation | None" = None,
-) -> None:
-    """Write fills to a folder, and tell what there is to see, and what the model had `learnt` from the picture."""
-    from manyfill.files import save_text
-
-    completions = completions.noted(encoding)
-    if learnt:
-        completions = replace(completions, notes=(*completions.notes, str(learnt)))
-    files = completions.save(out, encoding=encoding, latents=latents)
-    if not as_json:
-        print(_summary(completions, out))
-        return
-    adaptation = {"adaptation": learnt.record()} if learnt else {}
-    record = {**completions.record(), **adaptation, "files": [str(file) for file in [*files, out / "fill.json"]]}
-    text = json.dumps(record, indent=2)
-    save_text(out / "fill.json", text + "\n")
-    print(text)
-
-
-def _summary(completions: "Completions", out: Path) -> str:
-    lines = [f"{len(completions.images)} fills in {completions.timings.total:.1f} s: look at {out / 'sheet.png'}"]
-    if completions.bound is not None:
-        lines.append(f"bound: {completions.bound.nats:.1f} nats, {completions.bound.bits_per_dim:.3f} bits/dim")
-    return "\n".join(lines + [f"note: {note}" for note in completions.notes])

@@ -153,23 +153,25 @@ class Completions:
     def files(
         self, encoding: Encoding, *, sheet: bool = True, with_quantiles: bool = True
     ) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of the files of `pictures`, of std.png and of sheet.png.
+        """Names and contents of the files of `pictures`, of `deviations` and of sheet.png.
 
         The pictures are files like the original, or as `encoding` says. The quantiles are the fills' own values at the
-        ranks that the record tells. std.png is a heat map up to the largest value; for measurements there is also std
-        as float32, in their unit. OutputError.
+        ranks that the record tells. OutputError.
         """
         suffix = encoding.suffix(self.original)
         for name, pixels in self.pictures(with_quantiles).items():
             yield name + suffix, encoding.encode(self.original, pixels, self.mask)
+        yield from self.deviations(encoding)
+        if sheet:
+            yield "sheet.png", png_bytes(self.sheet())
+
+    def deviations(self, encoding: Encoding) -> Iterator[tuple[str, bytes]]:
+        """std.png, a heat map up to the largest value; for measurements also std as float32, in their unit."""
         yield "std.png", png_bytes(self.uncertainty())
         if self.original.measured:
             std = self.original.in_own_units(self.std)[..., None]
-            form = "npy" if encoding.target(self.original) == "NPY" else "tiff"
-            own = Encoding(form)
+            own = Encoding("npy" if encoding.target(self.original) == "NPY" else "tiff")
             yield f"std{own.suffix(self.original)}", own.encode(Original(std, "L"), self.mean, np.zeros_like(self.mask))
-        if sheet:
-            yield "sheet.png", png_bytes(self.sheet())
 
     def pictures(self, with_quantiles: bool = True) -> dict[str, np.ndarray]:
         """fill-00, fill-01, ..., mean, q05, q50 and q95 as they are shown, uint8 (H, W, C)."""

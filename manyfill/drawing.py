@@ -3,7 +3,7 @@
 Legend: H W a picture's size, C its channels, s the side of the square around a hole, N fills, T first cells.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -69,15 +69,15 @@ def draw(
     tile_batch: int,
     max_memory: int | None,
     progress: Progress | None = None,
-) -> list[Drawn]:
-    """The fills of each picture by these recipes, all pictures in common batches; ConfigError for too little memory.
+) -> Iterator[list[Drawn]]:
+    """Fills of each picture by these recipes, in portions of so many that their tiles make a batch: all pictures in
+    common batches, fill by fill the same portions whoever asks. ConfigError for too little memory.
 
     `given` are the latents (T, Z, size, size) of the first levels of a single picture, if known.
     """
-    began, done = perf_counter(), 0
-    levels = len(model.config.levels)
-    own = [recipes(levels + max(map(len, shown.sizes)) - 1) for shown in pictures]
-    effort = _effort(model.config, pictures, len(own[0]), tile_batch, max_memory)
+    config, done = model.config, 0
+    own = [recipes(len(config.levels) + max(map(len, shown.sizes)) - 1) for shown in pictures]
+    effort = _effort(config, pictures, len(own[0]), tile_batch, max_memory)
     if progress and effort.tiles > LONG:
         effort = replace(effort, seconds=effort.tiles * octaves.seconds_per_tile(model))
 
@@ -88,10 +88,15 @@ def draw(
             progress(effort, done)
 
     tick(0)
-    boards = [_canvases(model.config, shown, each, given) for shown, each in zip(pictures, own, strict=True)]
-    octaves.draw(model, [canvas for board in boards for canvas in board], effort.batch, tick)
-    seconds = (perf_counter() - began) / len(pictures)
-    return [_drawn(board, seconds) for board in boards]
+    tiles = sum(len(octaves.cells(part.own, config.size)) for shown in pictures for part in shown.parts)
+    portion = min(max(1, tile_batch // tiles), octaves.PORTION)
+    for start in range(0, len(own[0]), portion):
+        began = perf_counter()
+        chosen = [each[start : start + portion] for each in own]
+        boards = [_canvases(config, shown, each, given) for shown, each in zip(pictures, chosen, strict=True)]
+        octaves.draw(model, [canvas for board in boards for canvas in board], effort.batch, tick)
+        seconds = (perf_counter() - began) / len(pictures)
+        yield [_drawn(board, seconds) for board in boards]
 
 
 def _effort(

@@ -28,6 +28,7 @@ SUFFIXES = {
 CHOICES = ("png", "jpeg", "webp", "tiff", "npy")
 JPEG_QUALITY, WEBP_QUALITY = 95, 90  # where neither the original nor --quality says
 LOSSY_NOTE = "{0} is lossy: known pixels are exact before they are encoded; --format png keeps them so"
+UNUSED_NOTE = "{0} has no quality: --quality is of use with --format jpeg or webp"
 EXIF_NOTE = "EXIF (camera settings) is not kept in TIFF, but for the orientation"
 
 
@@ -69,6 +70,8 @@ class Encoding:
             notes.append(f"{original.format} cannot hold {_kind(original)}: written as {target}")
         if target == "JPEG" or (target == "WEBP" and not self._lossless(original)):
             notes.append(LOSSY_NOTE.format(target))
+        elif self.quality is not None:
+            notes.append(UNUSED_NOTE.format(target))
         if target == "TIFF" and own.get("exif", original.format != "TIFF" and original.metadata.exif is not None):
             notes.append(EXIF_NOTE)
         return tuple(notes)

@@ -168,7 +168,7 @@ def _read_mask(source: PictureLike | None, picture: Picture, max_pixels: int) ->
         if source.original is not None and source.original.format == "NPY":
             source = source.original.values
     if isinstance(source, np.ndarray):
-        hole = from_array(source)
+        hole = from_array(source, name)
     else:
         white = luma(source)
         hole, notes = white > 127, _soft(white, "values over 127 count as missing")

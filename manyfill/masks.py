@@ -190,16 +190,16 @@ def luma(picture: Picture) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("L"))
 
 
-def from_array(values: np.ndarray) -> np.ndarray:
-    """Mask of an array (H, W) of bool, of 0 and 1, or of 0 to 255 (over 127 = missing); PictureError."""
+def from_array(values: np.ndarray, name: str = "mask") -> np.ndarray:
+    """Mask of an array (H, W) of bool, of 0 and 1, or of 0 to 255 (over 127 = missing); PictureError, by `name`."""
     values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     if values.ndim != 2 or not values.size:
-        raise PictureError(f"mask: the array has the shape {values.shape}; give (H, W)")
+        raise PictureError(f"{name}: the array has the shape {values.shape}; a mask is (H, W)")
     if values.max() <= 1:  # bool, or 0 and 1 of any type
         return values > 0.5
     if np.issubdtype(values.dtype, np.integer):
         return values > 127
-    raise PictureError("mask: floating-point values must lie in [0, 1], 1 = missing; scale it")
+    raise PictureError(f"{name}: a mask's floating-point values must lie in [0, 1], 1 = missing; scale it")
 
 
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:

@@ -6,7 +6,7 @@ masks bool (H, W) with True = missing, tensors (C, H, W) in [-1, 1].
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from time import perf_counter
 
 import numpy as np
@@ -18,7 +18,7 @@ from manyfill.checkpoint import digest, load_model
 from manyfill.completions import Completions, Likelihood, Timings, spread
 from manyfill.crop import parts, shrink, surround
 from manyfill.device import autocast, best_device, named
-from manyfill.drawing import Drawn, Shown, draw, pasted
+from manyfill.drawing import Drawn, Shown, draw, joined, pasted
 from manyfill.effort import Progress
 from manyfill.errors import ConfigError, PictureError
 from manyfill.images import DEFAULT_MAX_PIXELS, to_tensor
@@ -95,7 +95,7 @@ class Filler:
         sampling = Sampling(n, seed, temperature)
         subject = read(image, mask, truth, max_pixels)
         shown = self.show(subject)
-        drawn = self._draw([shown], sampling.recipes, progress=progress)[0] if shown else None
+        drawn = joined(list(self.portions(shown, sampling.recipes, progress=progress))) if shown else None
         began = perf_counter()
         bound = self._bound(subject, seed, bound_samples) if shown else None
         now = perf_counter()
@@ -170,7 +170,7 @@ class Filler:
             fill.check(self.digest, picture)
         shown = self.show(subject)
         assert shown, "a picture with fills has a hole"
-        drawn = self._draw([shown], recipes, given, progress)[0]
+        drawn = joined(list(self.portions(shown, recipes, given, progress)))
         spent = Timings(draw=drawn.seconds, bound=0.0, total=perf_counter() - started)
         return self.complete(subject, shown, drawn, sampling, spent)
 
@@ -202,21 +202,16 @@ class Filler:
 
     def draw(self, pictures: Sequence[Shown], sampling: Sampling) -> list[Drawn]:
         """The fills of each picture, of all of them in common batches; each from noise of its own."""
-        return self._draw(pictures, sampling.recipes)
+        return [joined(portions) for portions in zip(*self._draw(pictures, sampling.recipes), strict=True)]
 
     def portions(
         self, shown: Shown, recipes: Recipes, given: Sequence[Tensor] = (), progress: Progress | None = None
     ) -> Iterator[Drawn]:
-        """The fills of one picture, so many at a time as their tiles make a batch; joined, they are what `draw` gives.
+        """The fills of one picture, a few at a time; joined, they are what `draw` gives.
 
         `given` are the latents (T, Z, size, size) of the first levels, if known; `progress` may raise to end it.
         """
-        config = self.model.config
-        own = recipes(len(config.levels) + max(map(len, shown.sizes)) - 1)
-        tiles = sum(len(octaves.cells(part.own, config.size)) for part in shown.parts)
-        count = min(max(1, self.tile_batch // tiles), octaves.PORTION)
-        for start in range(0, len(own), count):
-            yield self._draw([shown], partial(_some, own[start : start + count]), given, progress)[0]
+        return (drawn for (drawn,) in self._draw([shown], recipes, given, progress))
 
     def _draw(
         self,
@@ -224,7 +219,7 @@ class Filler:
         recipes: Recipes,
         given: Sequence[Tensor] = (),
         progress: Progress | None = None,
-    ) -> list[Drawn]:
+    ) -> Iterator[list[Drawn]]:
         return draw(self.model, pictures, recipes, given, self.tile_batch, self.max_memory, progress)
 
     def complete(
@@ -322,7 +317,3 @@ def rerolled(fill: Fill, keep: str | Iterable[int], sampling: Sampling) -> tuple
         return [fill.recipe.keep(kept, fresh) for fresh in sampling.recipes(levels)]
 
     return recipes, fill.latents[:above]
-
-
-def _some(recipes: list[Recipe], levels: int) -> list[Recipe]:
-    return recipes

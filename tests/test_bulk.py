@@ -131,7 +131,7 @@ def test_every_picture_comes_back_in_its_own_format_or_in_one(model: Path, capsy
     np.save("one.npy", hole)
     assert fill_many(model, data="mixed", masks="one.npy") == 0
     told = capsys.readouterr().out
-    assert "note: JPEG is lossy" in told and "float64 values: the model sees 256 levels of them (1 pictures)" in told
+    assert "note: JPEG is lossy" in told and "float64 values: the model sees 256 levels of them (1 picture)" in told
     found = {path.relative_to("out").as_posix() for path in Path("out").glob("*/fill-00.*")}
     assert found == {"field/fill-00.npy", "photo/fill-00.jpg", "scan/fill-00.tif"}
     assert np.array_equal(np.load("out/field/fill-00.npy")[~hole], (values / 7)[~hole])

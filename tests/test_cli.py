@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -266,6 +267,12 @@ def test_info_shows_make_size_card_and_figures(model: Path, capsys: pytest.Captu
         assert words in shown
     parameters = sum(p.numel() for p in ConditionalHVAE(PRESETS["tiny32"]).parameters())
     assert f"{parameters:,}" in shown
+
+
+def test_info_is_brief_about_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    table = capsys.readouterr().out.split("---")[0]
+    assert "masks, centre" in table and "{" not in table and not re.search(r"\d\.\d{7}", table)
 
 
 def test_demo_leaves_a_page_whose_pictures_are_there(

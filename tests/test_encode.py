@@ -4,6 +4,7 @@ import io
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from stored import ICC, Kind
 from manyfill import Filler
 from manyfill.completions import Completions
 from manyfill.decode import decode
-from manyfill.encode import EXIF_NOTE, LOSSY_NOTE, Encoding
+from manyfill.encode import EXIF_NOTE, LOSSY_NOTE, UNUSED_NOTE, Encoding
 from manyfill.errors import ConfigError, OutputError, PictureError
 from manyfill.images import open_picture
 from manyfill.inputs import NOTHING_KNOWN_NOTE, read
@@ -121,6 +122,12 @@ def test_jpegs_keep_their_tables_and_far_blocks_unless_a_quality_is_asked_for(fi
     below = [np.asarray(image)[24:].astype(int) for image in (was, same, other)]  # the hole
     assert np.abs(below[1] - below[0]).mean() < 0.1 and np.abs(below[2] - below[0]).mean() > 0.3
     assert Encoding().notes(result.original) == (LOSSY_NOTE.format("JPEG"),)
+
+
+def test_a_quality_that_is_of_no_use_is_noted() -> None:
+    for form, used in ("PNG", False), ("JPEG", True), ("WEBP", True):
+        original, _ = decode(encoded(Image.fromarray(RGB), form), "x")
+        assert (UNUSED_NOTE.format(form) not in Encoding(None, 80).notes(original)) == used
 
 
 def test_webp_stays_lossy_or_lossless(filler: Filler) -> None:
@@ -307,6 +314,13 @@ def test_masks_are_read_at_any_depth(dtype: str) -> None:
         assert subject.picture.notes == ((NOTHING_KNOWN_NOTE,) if hole.all() else ())
     for array in (MASK, MASK.astype(np.uint8), MASK.astype(np.float32)):
         assert np.array_equal(read(RGB, open_picture(saved(array))).hole, MASK)
+
+
+@pytest.mark.parametrize("values", [MASK * 200.0, np.dstack([MASK * np.uint8(255)] * 3)], ids=["unscaled", "colour"])
+def test_an_array_that_is_no_mask_is_refused_by_its_name(values: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "odd.npy", values)
+    with pytest.raises(PictureError, match=r"odd\.npy: "):
+        read(RGB, tmp_path / "odd.npy")
 
 
 def test_soft_edges_are_told_once_and_what_jpeg_adds_is_none() -> None:

@@ -128,9 +128,9 @@ def test_each_pixel_sees_earlier_pixels_and_every_known_one(name: str, kind: str
                 patch.setattr("manyfill.models.pixelcnn.per_picture", lambda v, w, m, part=part: (v * part[w]).sum())
                 terms.append(head.log_prob(h, canvas, x, m))
         (gradient,) = torch.autograd.grad(terms[0] - terms[1], x)
-        seen = gradient[0].abs().sum(0).flatten() > 1e-12
+        seen = gradient[0].abs().sum(0).flatten() > 0
         later = (stage >= stage[place]) & (torch.arange(size * size) != place)
-        assert not gradient[0].flatten(1)[:, later].any() or not seen[later].any()
+        assert not seen[later].any()
         assert seen[place]
         row, column = divmod(place, size)
         for r, c in itertools.product((-1, 0, 1), repeat=2):

@@ -16,14 +16,14 @@ LONGEST_FILE = 350
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "progress", "rng", "rank", "files", "distributions", "html", "plots", "device", "quantiles"),
-        *("originals", "formats", "decode", "images", "encode", "masks"),
+        *("flags", "originals", "formats", "decode", "images", "encode", "masks"),
     ),
     ("models",),
     ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves"),
     ("pipeline", "inputs", "completions", "effort", "drawing", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "diagnose", "web"),
-    ("cli", "cli_adapt", "cli_data", "cli_diagnose", "cli_info", "cli_steer", "cli_web", "demo"),
+    ("cli", "cli_adapt", "cli_data", "cli_diagnose", "cli_fill", "cli_info", "cli_steer", "cli_web", "demo"),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -7,6 +7,8 @@ import torch
 
 from manyfill import Filler, octaves
 from manyfill.crop import enlarge, parts, shrink
+from manyfill.drawing import Drawn
+from manyfill.inputs import Sampling, read
 from manyfill.masks import draw
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
@@ -106,6 +108,30 @@ def test_the_batch_and_the_company_change_nothing() -> None:
     for one, other in zip(alone.images, both.images, strict=True):
         assert (np.abs(one[:40, :40].astype(int) - other[:40, :40]) > 1).mean() < 1e-3
         assert not np.array_equal(other[120:135, 170:185], picture[120:135, 170:185])
+
+
+def test_fills_are_drawn_in_the_same_batches_together_in_portions_and_in_bulk(
+    tiny: Filler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the last bit of a sum, and with it a grey level here and there, would depend on the way."""
+    picture, mask, sampling = noise(150, 200), box(150, 200, 30, 40, 60), Sampling(5)
+    shown, drawn, batches = tiny.show(read(picture, mask)), octaves._draw, list[list[int]]()
+
+    def counted(model: ConditionalHVAE, batch: octaves.Batch) -> None:
+        batches[-1].append(len(batch.rows))
+        drawn(model, batch)
+
+    monkeypatch.setattr(octaves, "_draw", counted)
+    assert shown
+    portions: list[Drawn] = []
+    for way in (
+        lambda: tiny(picture, mask, n=5),
+        lambda: portions.extend(tiny.portions(shown, sampling.recipes)),
+        lambda: tiny.draw([shown], sampling),
+    ):
+        batches.append([])
+        way()
+    assert len(portions) > 1 and batches[0] == batches[1] == batches[2]
 
 
 @pytest.mark.parametrize("shape", [(1, 70), (2, 2), (70, 71), (90, 33)])

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from manyfill import Filler
 from manyfill.cli import main
-from manyfill.encode import Encoding
+from manyfill.encode import SUFFIXES, Encoding
 from manyfill.images import open_picture
 from manyfill.web.settings import Limits
 
@@ -193,6 +193,28 @@ def test_all_of_a_result_comes_with_picture_and_mask(web: TestClient) -> None:
     assert np.array_equal(open_picture(found.pop("picture.png")).pixels, PIXELS)
     assert np.array_equal(open_picture(found.pop("mask.png")).pixels[..., 0] > 127, HOLE)
     assert found == zipped
+
+
+@pytest.mark.parametrize("suffix", sorted(set(SUFFIXES.values())))
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_each_file_of_a_result_comes_by_its_name(web: TestClient, suffix: str, kind: str) -> None:
+    values = PIXELS if kind == "uint8" else np.where(HOLE, np.nan, 300.0 * PIXELS[..., 0]).astype(np.float32)
+    if kind == "float32" and suffix not in (".npy", ".tif"):
+        pytest.skip("holds no measurements")
+    with io.BytesIO() as buffer:
+        if suffix == ".npy":
+            np.save(buffer, values)
+        else:
+            image = Image.fromarray(values)
+            image.convert("P" if suffix == ".gif" else image.mode).save(buffer, Image.registered_extensions()[suffix])
+        sent = parts(buffer.getvalue(), None if kind == "float32" else parts()["mask"])
+    answer = web.post("/api/v1/fill", files=sent, data={"n": 2})
+    assert answer.status_code == 200, answer.text
+    zipped = unzipped(answer.content)
+    assert {"fill-00" + suffix, "std.png"} <= zipped.keys() and (kind == "uint8" or "std" + suffix in zipped)
+    for name, content in zipped.items():
+        found = web.get(f"/api/v1/results/{answer.headers['manyfill-result']}/{name}")
+        assert found.status_code == 200 and (name == "fill.json" or found.content == content), name
 
 
 def test_results_go_in_time_and_when_others_need_the_room(model: Path, one_thread: None) -> None:

@@ -3,15 +3,12 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
+from manyfill.flags import Count, Json
 
 if TYPE_CHECKING:
     from manyfill.bulk.fill import Row
-
-Count = Annotated[int, Parameter(name=["--count", "-n"])]
-Json = Annotated[bool, Parameter(name="--json")]
 
 
 def fill_many(

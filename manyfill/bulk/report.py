@@ -87,7 +87,9 @@ class Summary:
         before = f" ({self.reused} of them before)" if self.reused else ""
         note = f"\nnote: skipped {self.first_skip}" if self.first_skip else ""
         more = f"\nnote: and {self.counts[SKIPPED] - 1} more, see the report" if self.counts[SKIPPED] > 1 else ""
-        common = "".join(f"\nnote: {text} ({count} pictures)" for text, count in self.notes.most_common())
+        common = "".join(
+            f"\nnote: {text} ({count} picture{'s' if count > 1 else ''})" for text, count in self.notes.most_common()
+        )
         return f"{told}{before} in {self.seconds:.1f} s: see {self.report}{note}{more}{common}"
 
 

@@ -27,6 +27,8 @@ def diagnose(run: Path, live: bool, pause: float = PAUSE) -> Path:
 
     A browser that shows the page of a live run loads it anew by itself.
     """
+    if not (run / "settings.json").exists():
+        raise DataError(f"{run}: is no training run; name the --out of `manyfill train`")
     settings, out = load_saved(run / "settings.json"), run / "diagnostics"
     log = run / "log.jsonl"
     if not live and not read(log):

@@ -110,10 +110,13 @@ async def fill(
     service: Served,
     turn: Turned,
     options: Sampled,
-    image: Annotated[UploadFile, File(description="The picture: PNG, JPEG, WebP, TIFF, BMP, GIF or PPM.")],
+    image: Annotated[UploadFile, File(description="The picture: PNG, JPEG, WebP, TIFF, BMP, GIF, PPM or NPY.")],
     mask: Annotated[
         UploadFile | None,
-        File(description="As large as the image, white where it is missing; left out, its transparent pixels are."),
+        File(
+            description="As large as the image, white where it is missing; left out, its transparent pixels are, "
+            "or those that are not a number."
+        ),
     ] = None,
     view: Viewed = "picture",
     accept: Accept = ZIP,

@@ -29,6 +29,8 @@ TYPES = {
     ".tif": "image/tiff",
     ".gif": "image/gif",
     ".bmp": "image/bmp",
+    ".ppm": "image/x-portable-pixmap",
+    ".npy": "application/octet-stream",
     ".zip": "application/zip",
     ".json": "application/json",
 }
@@ -144,7 +146,9 @@ class Result:
         if name == SHEET:
             return png_bytes(self.whole().sheet())
         stem, suffix = Path(name).stem, Path(name).suffix
-        if suffix == ".png" and stem in ("std", *self.part.pictures()):
+        if stem == "std":
+            return dict(self.whole([]).deviations(Encoding())).get(name)
+        if suffix == ".png" and stem in self.part.pictures():
             return self.png(stem, "picture")
         if suffix == Encoding().suffix(self.subject.original) and stem in self.part.pictures():
             return self._encoded(stem, Encoding())
