@@ -20,9 +20,9 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# One thread a process: the tests' networks are too small to share out.
+# Two processes of one thread each: the tests' networks are too small to share out.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: venv
 	$(BIN)/pytest -m slow
