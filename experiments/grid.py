@@ -1,11 +1,13 @@
 """What all experiments share: pictures, a grid of training runs that goes on where it stopped, what is written.
 
 An experiment is a list of cells, one training run each, told apart by its `factors`. A finished cell's record lies in
-RUNS/EXPERIMENT/CELL.json and is never run again unless its settings have changed.
+RUNS/EXPERIMENT/CELL.json and, once reported, in the experiment's results.json; it is never run again unless its
+settings have changed.
 """
 
 import argparse
 import fcntl
+import hashlib
 import json
 import math
 import shutil
@@ -144,7 +146,7 @@ def conduct(
     """
     options, home = arguments(description), Path(script).parent
     try:
-        records = run_grid(options, home.name, cells(options.quick), measure, size)
+        records = run_grid(options, home, cells(options.quick), measure, size)
         if records:
             publish(options, home, records, table(records), plot(records))
     except ManyfillError as error:
@@ -194,7 +196,7 @@ def squares(paths: Sequence[str] | None, size: int) -> Iterator[np.ndarray]:
 
 def run_grid(
     options: argparse.Namespace,
-    experiment: str,
+    home: Path,
     cells: Iterable[Cell],
     measure: Measure,
     size: int,
@@ -203,38 +205,47 @@ def run_grid(
 
     `measure` says which figures of a finished run are kept; the run itself is then removed.
     """
-    runs, left = make_folder(options.runs / experiment), options.cells
+    runs, left = make_folder(options.runs / home.name), options.cells
+    reported = {record["settings"]: record for record in stored(home / "results.json")}
     records, missing = [], 0
     for cell in cells:
         pictures = prepared(options, *((64, 16) if options.quick else (cell.pictures, VALIDATION)), size)
         settings = settings_of(cell, pictures)
-        # Where the pictures lie on this machine is no part of what is measured.
-        own = settings.model_dump(mode="json", exclude={"data": {"paths", "validation"}})
-        path = runs / f"{cell.name}.json"
-        record = stored(path, own)
+        own, path = fingerprint(cell, settings), runs / f"{cell.name}.json"
+        record = finished(path, own) or reported.get(own)
         if record is None and (options.report or left == 0):
             missing += 1
             continue
         if record is None:
             left = None if left is None else left - 1
             with turn(options.lock):
-                record = stored(path, own)  # another process may have been quicker
+                record = finished(path, own)  # another process may have been quicker
                 if record is None:
                     log = run_cell(settings, runs / cell.name)
-                    finished = Finished(runs / cell.name, log, *pictures, options.quick)
-                    record = cell.factors | measure(finished)
-                    shutil.rmtree(finished.out)
-                    save_text(path, json.dumps(record | {"settings": own}, allow_nan=False) + "\n")
+                    run = Finished(runs / cell.name, log, *pictures, options.quick)
+                    record = cell.factors | measure(run) | {"settings": own}
+                    shutil.rmtree(run.out)
+                    save_text(path, json.dumps([record], allow_nan=False) + "\n")
                     print(cell.name, record, flush=True)
         records.append(record)
-    print(f"{experiment}: {len(records)} cells finished, {missing} left", flush=True)
+    print(f"{home.name}: {len(records)} cells finished, {missing} left", flush=True)
     return records
 
 
-def stored(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+def fingerprint(cell: Cell, settings: Settings) -> str:
+    """What a cell's record holds for: all of its settings but where the pictures lie on this machine."""
+    own = settings.model_dump_json(exclude={"data": {"paths", "validation"}})
+    return hashlib.sha256(f"{cell.name} {cell.pictures} {own}".encode()).hexdigest()[:16]
+
+
+def finished(path: Path, settings: str) -> dict[str, Any] | None:
     """The record of a finished cell, if there is one of these settings."""
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return record if record.pop("settings", None) == settings else None
+    return next((record for record in stored(path) if record["settings"] == settings), None)
+
+
+def stored(path: Path) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    return records
 
 
 @contextmanager

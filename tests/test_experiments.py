@@ -49,7 +49,7 @@ def test_a_finished_cell_is_not_run_again_unless_its_settings_change(
     monkeypatch.setattr(grid, "run", counted)
 
     def records(rate: float = 1e-3, **changes: Any) -> list[dict[str, Any]]:
-        return grid.run_grid(options(tmp_path, **changes), "toy", two_cells(rate), measure, 32)
+        return grid.run_grid(options(tmp_path, **changes), tmp_path / "home" / "toy", two_cells(rate), measure, 32)
 
     assert records(report=True) == [] and ran == []
     (first,) = records(cells=1)
@@ -67,7 +67,7 @@ def test_a_finished_cell_is_not_run_again_unless_its_settings_change(
 def test_a_cell_that_is_stopped_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
-        grid.run_grid(options(tmp_path), "toy", two_cells(), measure, 32)
+        grid.run_grid(options(tmp_path), tmp_path / "home" / "toy", two_cells(), measure, 32)
     assert not list((tmp_path / "toy").glob("*.json"))
 
 
