@@ -68,20 +68,24 @@ def cell(design: str, levels: int, rate: float, seed: int, steps: int = STEPS) -
 
 
 def measure(run: Finished) -> dict[str, Any]:
-    """Whether and when the KL exploded, how high it got, and whether the averaged weights are of any use."""
+    """Whether and when the KL exploded, how high it got, and whether the averaged weights are of any use.
+
+    The first record, of the first steps, is where a design starts, which may be high; only breaking counts there.
+    """
     train = [record for record in run.log if record["kind"] == "train"]
     cost = [kl_of(record) for record in train]
     exploded = [
         record["step"]
-        for record, kl in zip(train, cost, strict=True)
-        if kl is None or kl > UNCODED or record["broken_steps"]
+        for number, (record, kl) in enumerate(zip(train, cost, strict=True))
+        if record["broken_steps"] or (number and (kl is None or kl > UNCODED))
     ]
     bound = run.log[-1]["bits_per_dim"]
     return {
         "exploded": bool(exploded),
         "by_step": exploded[0] if exploded else None,
         "lost": bound is None or bound > UNCODED,
-        "highest_kl": max((kl for kl in cost if kl is not None), default=None),
+        "first_kl": cost[0],
+        "highest_kl": max((kl for kl in cost[1:] if kl is not None), default=None),
         "broken_steps": train[-1]["broken_steps"],
         "skipped_steps": train[-1]["skipped_steps"],
         "validation": bound,

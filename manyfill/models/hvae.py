@@ -117,7 +117,9 @@ class ConditionalHVAE(nn.Module):
         # One batched pass reads both with the same parameters.
         pictures, masks = torch.cat([completed, x]), torch.cat([m, nothing_missing])
         both = self.features(pictures, masks, torch.cat([guide, guide]), torch.cat([present, present]))
-        return tuple({size: h[part] for size, h in both.items()} for part in _halves(len(x)))
+        # Not slices: on the way back each would be padded with zeros to the whole, in another memory format.
+        halves = {size: h.chunk(2) for size, h in both.items()}
+        return tuple({size: h[part] for size, h in halves.items()} for part in (0, 1))
 
     def infer(self, seen: Seen, noise: torch.Generator | Tensor | None = None) -> tuple[Tensor, list[Step]]:
         """One traversal with the posterior: the pixel term (B,) in nats and every level's step.
@@ -195,10 +197,6 @@ class ConditionalHVAE(nn.Module):
 def _repeated(t: Tensor, n: int) -> Tensor:
     # Of a single picture a view does: nothing is copied.
     return t.expand(n, *t.shape[1:]) if len(t) == 1 else t.repeat_interleave(n, 0)
-
-
-def _halves(count: int) -> tuple[slice, slice]:
-    return slice(count), slice(count, None)
 
 
 def _normal(noise: Sequence[torch.Generator], like: Tensor) -> Tensor:
