@@ -50,11 +50,13 @@ def cells(quick: bool) -> list[Cell]:
     if quick:
         return [cell("plain", 7, RATES[0], 0, 4), cell("default", 7, RATES[0], 0, 4)]
     grid = product(range(MANY_SEEDS), RATES, LEVELS, DESIGNS)
-    return [cell(design, levels, rate, seed) for seed, rate, levels, design in grid if asked(design, levels, rate, seed)]
+    return [
+        cell(design, count, rate, seed) for seed, rate, count, design in grid if _is_asked(design, count, rate, seed)
+    ]
 
 
-def asked(design: str, levels: int, rate: float, seed: int) -> bool:
-    """Cures are compared at seven levels; how levels matter is asked of three designs, of two of them with many seeds."""
+def _is_asked(design: str, levels: int, rate: float, seed: int) -> bool:
+    """Cures are compared at seven levels, three designs at all levels, and two of these with many seeds."""
     if seed < SEEDS:
         return levels == 7 or design in ("plain", "batch norm", "default")
     return design in ("plain", "default") and levels in (3, 7, 12) and rate in RATES[:2]
