@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEPS, SEEDS, MANY_SEEDS = 200, 3, 20
-RATES = (1.2e-3, 3.6e-3, 1.2e-2)  # the default one, three times and ten times it
+RATES = (1.2e-3, 3.6e-3, 6e-3, 1.2e-2)  # the default one, three, five and ten times it
 LEVELS = {
     7: SEVEN,
     3: (1, 8, 32),
