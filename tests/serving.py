@@ -78,12 +78,10 @@ def server(model: Path | str, *arguments: str, log: Path | None = None, **variab
             process.wait(20)
 
 
-def resident(pid: int | str = "self") -> float:
-    """Memory of a process in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no such process")
+def resident(what: str = "VmRSS") -> float:
+    """Memory of this process in MB, or at most since the last time that this was forgotten."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 def wait_for(address: str, seconds: float = 30) -> None:
