@@ -40,8 +40,10 @@ def parts(image: bytes = png(PIXELS), mask: bytes | None = png(HOLE.astype(np.ui
 
 
 @contextmanager
-def client(model: Path, limits: Limits | None = None, **access: Any) -> Iterator[TestClient]:
-    app = create_app(Filler.from_pretrained(model), Access(**access), limits)
+def client(
+    model: Path, limits: Limits | None = None, max_memory: int | None = None, **access: Any
+) -> Iterator[TestClient]:
+    app = create_app(Filler.from_pretrained(model, max_memory=max_memory), Access(**access), limits)
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=True) as found:
         yield found
 

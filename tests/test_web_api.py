@@ -300,6 +300,29 @@ def test_too_much_is_refused_before_it_is_drawn(model: Path, one_thread: None) -
         assert web.get(f"/api/v1/results/{result}/all.zip").status_code == 422
 
 
+def test_more_memory_than_the_server_may_use_is_refused(model: Path, one_thread: None) -> None:
+    with client(model, max_memory=2**20) as web:
+        answer = web.post("/api/v1/fill", files=parts(), data={"n": 6})
+        last = events(web.post("/api/v1/fill", files=parts(), data={"n": 6}, headers=EVENTS).text)[-1]
+    assert answer.status_code == 422 and last == ("error", answer.json())
+    assert "n: these fills take about" in last[1]["detail"] and "ask for fewer" in last[1]["detail"]
+    assert "--" not in last[1]["detail"] and "-n" not in last[1]["detail"]
+
+
+def test_where_no_place_is_free_a_body_is_not_even_looked_at(model: Path, one_thread: None) -> None:
+    broken = {"content": b"no form", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}
+    with client(model, Limits(waiting=1)) as web:
+        slot = web.app.state.service.slot  # type: ignore[attr-defined]
+        turns = [slot.admit(), slot.admit()]
+        for path in ("fill", "reroll"):
+            answer = web.post(f"/api/v1/{path}", **broken)
+            assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
+        assert web.get("/health").status_code == web.get("/api/v1/model").status_code == 200
+        for turn in turns:
+            turn.end()
+        assert web.post("/api/v1/fill", **broken).status_code == 400
+
+
 # ------------------------------------------------------------------------------------------------------ all the rest
 
 

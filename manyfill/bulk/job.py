@@ -16,7 +16,7 @@ class Job:
     """Fill the pictures of `pictures` under `masks` (None: their transparent pixels) into `out`; ConfigError.
 
     `batch` is how many fills the model draws at once, of several pictures where one has fewer; `workers` the threads
-    that read and write meanwhile.
+    that read and write meanwhile. `device` is torch's name of where to compute; None takes the rank's GPU if there is one.
     """
 
     pictures: Path
@@ -24,6 +24,7 @@ class Job:
     masks: Path | None = None
     sampling: Sampling = field(default_factory=Sampling)
     model: str = "default"
+    device: str | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     batch: int = BATCH
     workers: int = WORKERS

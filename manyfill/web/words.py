@@ -7,6 +7,8 @@ from manyfill.errors import ManyfillError
 
 WORDS = {
     "; shrink it or raise --max-pixels": "; shrink it",
+    "--max-memory: these fills": "n: these fills",
+    "; allow that or ask for fewer (-n)": ", more than this server may use; ask for fewer, or send a smaller picture",
     "convert it or change --model": "convert it to grey",
     "--keep-levels": "keep_levels",
     "--temperature": "temperature:",
