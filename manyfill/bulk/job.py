@@ -16,7 +16,7 @@ class Job:
     """Fill the pictures of `pictures` under `masks` (None: their transparent pixels) into `out`; ConfigError.
 
     `batch` is how many fills the model draws at once, of several pictures where one has fewer; `workers` the threads
-    that read and write meanwhile. `device` is torch's name of where to compute; None takes the rank's GPU if there is one.
+    that read and write meanwhile. `device` is torch's name of where to compute; None takes the rank's GPU, if any.
     """
 
     pictures: Path
