@@ -24,7 +24,6 @@ class Job:
     masks: Path | None = None
     sampling: Sampling = field(default_factory=Sampling)
     model: str = "default"
-    device: str | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     batch: int = BATCH
     workers: int = WORKERS
@@ -32,6 +31,7 @@ class Job:
     quantiles: bool = False
     encoding: Encoding = field(default_factory=Encoding)
     strict: bool = False
+    device: str | None = None
 
     def __post_init__(self) -> None:
         for flag, value in (("--batch", self.batch), ("--workers", self.workers)):

@@ -15,8 +15,8 @@ from manyfill import __version__
 from manyfill.inputs import Sampling, parse_temperature
 from manyfill.web import examples
 from manyfill.web.events import fill_events
-from manyfill.web.result import ARCHIVE, SHEET, TYPES, View, archive, public_name
-from manyfill.web.service import Service
+from manyfill.web.result import ARCHIVE, SHEET, TYPES, Result, View, archive, public_name
+from manyfill.web.service import Service, while_present
 from manyfill.web.slot import Turn
 from manyfill.web.work import Drawing, Gone, asked
 
@@ -181,13 +181,17 @@ async def _answer(request: Request, turn: Turn, drawing: Drawing, view: View | N
         return EventSourceResponse(
             fill_events(request, service, turn, drawing, view), headers={"X-Accel-Buffering": "no"}
         )
-    try:
+
+    async def drawn() -> Result:
         async with aclosing(service.draw(request, turn, drawing)) as arriving:
             async for _ in arriving:
                 pass
+        return await service.slot.work(drawing.whole)
+
+    try:
+        result = await while_present(request, drawn())
     except Gone:
         raise HTTPException(GONE) from None
-    result = await service.slot.work(drawing.whole)
     content = await service.slot.work(lambda: archive(result.files()))
     headers = {"Manyfill-Result": service.results.put(result), **_attachment("fills.zip")}
     return Response(content, media_type=ZIP, headers=headers)

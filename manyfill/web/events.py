@@ -40,7 +40,7 @@ async def fill_events(
         async with aclosing(service.draw(request, turn, drawing)) as arriving:
             async for portion in arriving:
                 if not drawn:
-                    yield event("start", **portion.frame(view), notes=portion.part.notes)
+                    yield event("start", **portion.frame(view), notes=[plain(note) for note in portion.part.notes])
                 for index in range(portion.n):
                     yield await do(shown, "fill", portion, f"fill-{index:02d}", view, index=drawn + index)
                 drawn += portion.n
