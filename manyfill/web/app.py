@@ -59,7 +59,7 @@ def create_app(filler: Filler, access: Access | None = None, limits: Limits | No
         },
     )
     app.state.service = service
-    for router in (api.router, api.queued):
+    for router in (api.queued, api.router):
         app.include_router(router)
     app.routes.extend(page.routes())
     _add_probes(app, service)
