@@ -48,6 +48,13 @@ def client(
         yield found
 
 
+def filled(web: TestClient, **options: Any) -> tuple[str, dict[str, bytes]]:
+    """The id of a result, and the files of its zip."""
+    answer = web.post("/api/v1/fill", files=parts(), data={"n": 3, **options})
+    assert answer.status_code == 200, answer.text
+    return answer.headers["manyfill-result"], unzipped(answer.content)
+
+
 def unzipped(content: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(content)) as zip:
         return {name: zip.read(name) for name in zip.namelist()}
