@@ -29,7 +29,7 @@ def fill_many(
     pictures = Pictures(job.pictures, job.masks, job.max_pixels)
     scratch = job.out / f".rank-{rank.name}"
     if elsewhere is None:
-        filler = Filler.from_pretrained(job.model, rank.device())
+        filler = Filler.from_pretrained(job.model, job.device or rank.device())
         model, fill = filler.model, BulkFiller(job, pictures, filler, scratch).fill
     else:
         model, fill = load_model(job.model).model, lambda blocks: elsewhere(job, blocks, scratch)
