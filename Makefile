@@ -29,7 +29,7 @@ test-slow: venv
 
 # Speed only: how good the fills are, `manyfill evaluate` measures.
 bench: venv
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/manyfill benchmark
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info
