@@ -24,16 +24,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__",),
     ("evaluate", "benchmark", "bulk", "diagnose", "web"),
     (
-        "cli",
-        "cli_adapt",
-        "cli_benchmark",
-        "cli_data",
-        "cli_diagnose",
-        "cli_fill",
-        "cli_info",
-        "cli_steer",
-        "cli_web",
-        "demo",
+        *("cli", "cli_adapt", "cli_benchmark", "cli_data", "cli_diagnose", "cli_fill", "cli_hub", "cli_info"),
+        *("cli_steer", "cli_web", "demo"),
     ),
     ("__main__",),
 )
