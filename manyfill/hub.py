@@ -89,8 +89,9 @@ def _levels(bits: list[float]) -> "Figure | None":
         return None
     figure, places = panels(1)
     axes = next(places)
-    axes.bar(range(1, len(bits) + 1), bits)
-    axes.set(xlabel="level, coarse to fine", ylabel="bits per hole value")
+    levels = range(1, len(bits) + 1)
+    axes.bar(levels, bits)
+    axes.set(xticks=levels, xlabel="level, coarse to fine", ylabel="bits per hole value")
     return figure
 
 
@@ -102,12 +103,14 @@ def _holes(rows: Mapping[str, Mapping[str, Any]]) -> "Figure | None":
         values = [rows[kind][name] for kind in rows]
         middle = [value["mean"] for value in values]
         reach = [[v["mean"] - v["low"] for v in values], [v["high"] - v["mean"] for v in values]]
-        axes.barh(list(rows), middle, xerr=reach)
+        axes.errorbar(middle, list(rows), xerr=reach, fmt="o", markersize=4)
         axes.invert_yaxis()
         axes.set_xlabel(label)
         if name == "coverage_90":
             axes.axvline(0.9, color="black", linewidth=0.8)
             axes.set_xlim(0.5, 1)
+        else:
+            axes.set_xlim(0)
     return figure
 
 
