@@ -18,6 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SERVE = re.compile(r"^manyfill serve(.*?)(#.*)?$", re.MULTILINE)
 UNTESTED = re.compile(r"\A(?:#!.*\n)?# not tested: (.+)")
 
 # How long work is made short. Nothing else of a block is changed, but for the port of the server.
