@@ -45,7 +45,7 @@ def prose(markdown: str) -> list[tuple[str, bool]]:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Follow links from the pages there are, and take in what they lead to."""
     waiting = [file.src_uri for file in files if file.is_documentation_page()]
-    for uri in _named(config.nav or []):
+    for uri in [*_named(config.nav or []), config.theme["logo"], config.theme["favicon"]]:
         if files.get_file_from_path(uri) is None and (ROOT / uri).is_file():
             _take(uri, files, config, waiting)
     while waiting:
