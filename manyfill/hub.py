@@ -59,14 +59,15 @@ def push(loaded: Loaded, repo: str, licence: str | None = None, private: bool = 
 def hub_card(card: str, repo: str, licence: str | None, pictures: list[str]) -> str:
     """A model's card as the Hub shows it: how to use it under its name there, its plots, and a licence."""
     whole = ModelCard(card, ignore_metadata_errors=True)
-    whole.data.license = licence or whole.data.license
-    whole.data.library_name = whole.data.library_name or "manyfill"
+    stated = licence or whole.data.get("license")
+    whole.data["license"] = stated
+    whole.data["library_name"] = whole.data.get("library_name") or "manyfill"
     text = re.sub(r"\bDIR\b", repo, whole.text)
     shown = "".join(f"\n![{PLOTS[name]}]({name})\n\n*{PLOTS[name]}.*\n" for name in pictures)
     head, figures, rest = text.partition("\n## Figures\n")
     text = f"{head}{figures}{shown}{rest}" if figures else f"{text.rstrip()}\n{shown}"
     if "\n## Licence" not in text:
-        weights = STATED.format(whole.data.license) if whole.data.license else UNSTATED
+        weights = STATED.format(stated) if stated else UNSTATED
         text = f"{text.rstrip()}\n{LICENCE.format(weights=weights)}"
     whole.text = text
     return str(whole)
