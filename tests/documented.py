@@ -27,13 +27,11 @@ SHORTER = {
     r"--steps \d{3,}": "--steps 2",
     r"--adapt 2m": "--adapt 2",
     r'"2m"': "2",
-    r"manyfill evaluate ": "manyfill evaluate --samples 3 --bound-samples 2 --masks centre --limit 4 ",
+    r"manyfill evaluate ": "manyfill evaluate --samples 3 --bound-samples 2 --masks centre --limit 2 ",
     r"manyfill benchmark": "manyfill benchmark --rounds 1",
     r"--nproc-per-node 4": "--nproc-per-node 2",
-    r"-n (8|16|20|40)\b": "-n 2",
-    r"range\((20|40)\)": "range(2)",
-    r"fill-03": "fill-01",
-    r"fills\[3\]": "fills[1]",
+    r"-n (16|20|40)\b": "-n 4",
+    r"range\((20|40)\)": "range(4)",
     r"pip install ('[^']*'|\S+)": "true",  # what it installs is there already
 }
 
