@@ -19,23 +19,26 @@ from manyfill.models.features import FeatureExtractor, Features
 from manyfill.models.heads import make_head
 from manyfill.models.texture import textures
 from manyfill.models.topdown import Choose, Evidence, Step, TopDown
+from manyfill.models.window import Window, windows
 
 
 @dataclass(frozen=True)
 class Known:
-    """All that fills of a batch share, worked out once: x (B, C, S, S) with 0 in the hole, m (B, 1, S, S)."""
+    """All that fills of a batch share, worked out once: x (B, C, S, S) with 0 in the hole, m (B, 1, S, S), what they
+    tell at every size, and the `windows` that have to be worked out (everything without)."""
 
     x: Tensor
     m: Tensor
     evidence: Evidence
     missing: dict[int, Tensor]
+    windows: dict[int, Window] | None
 
     def repeat(self, n: int) -> "Known":
         """Each picture n times in a row: B becomes B * n."""
 
         many = partial(_repeated, n=n)
         missing = {size: many(share) for size, share in self.missing.items()}
-        return Known(many(self.x), many(self.m), self.evidence.each(many), missing)
+        return Known(many(self.x), many(self.m), self.evidence.each(many), missing, self.windows)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,9 @@ class ConditionalHVAE(nn.Module):
         # One batched pass reads both with the same parameters.
         pictures, masks = torch.cat([completed, x]), torch.cat([m, nothing_missing])
         both = self.features(pictures, masks, torch.cat([guide, guide]), torch.cat([present, present]))
-        return tuple({size: h[part] for size, h in both.items()} for part in _halves(len(x)))
+        # Not slices: on the way back each would be padded with zeros to the whole, in another memory format.
+        halves = {size: h.chunk(2) for size, h in both.items()}
+        return tuple({size: h[part] for size, h in halves.items()} for part in (0, 1))
 
     def infer(self, seen: Seen, noise: torch.Generator | Tensor | None = None) -> tuple[Tensor, list[Step]]:
         """One traversal with the posterior: the pixel term (B,) in nats and every level's step.
@@ -138,7 +143,7 @@ class ConditionalHVAE(nn.Module):
             return posterior.sample(own.contiguous(memory_format=torch.channels_last))
 
         known = seen.known
-        h, canvas, steps = self.topdown(known.evidence, seen.full, known.missing, from_posterior)
+        h, canvas, steps = self.topdown(known.evidence, seen.full, known.missing, from_posterior, known.windows)
         return self.head.log_prob(h, canvas, seen.x, known.m), steps
 
     def encode_known(
@@ -166,7 +171,7 @@ class ConditionalHVAE(nn.Module):
 
     def decode(self, known: Known, choose: Choose, noise: Sequence[torch.Generator]) -> Fills:
         """Traverse with `choose` and draw the pixels of every picture of `known`, one generator each."""
-        h, canvas, steps = self.topdown(known.evidence, None, known.missing, choose)
+        h, canvas, steps = self.topdown(known.evidence, None, known.missing, choose, known.windows)
         x, mean = self.head.sample(h, canvas, known.x, known.m, noise)
         return Fills(x, mean, [step.z for step in steps])
 
@@ -182,7 +187,9 @@ class ConditionalHVAE(nn.Module):
     def _known(self, blanked: Tensor, completed: Tensor, m: Tensor, features: Features) -> Known:
         pictures, missing = self._pooled(completed), self._pooled(m)
         recalled = self.topdown.recall_known(features, textures(pictures, missing) if self.config.canvas else {})
-        return Known(blanked, m, Evidence(recalled, pictures), missing)
+        # In training the holes of a batch are seldom alike, and their place would have to be fetched from the device.
+        where = None if self.training else windows(self.config, m)
+        return Known(blanked, m, Evidence(recalled, pictures), missing, where)
 
     def _pooled(self, x: Tensor) -> dict[int, Tensor]:
         """Averages of x (B, c, S, S) over the cells of every level's size."""
@@ -195,10 +202,6 @@ class ConditionalHVAE(nn.Module):
 def _repeated(t: Tensor, n: int) -> Tensor:
     # Of a single picture a view does: nothing is copied.
     return t.expand(n, *t.shape[1:]) if len(t) == 1 else t.repeat_interleave(n, 0)
-
-
-def _halves(count: int) -> tuple[slice, slice]:
-    return slice(count), slice(count, None)
 
 
 def _normal(noise: Sequence[torch.Generator], like: Tensor) -> Tensor:
