@@ -73,7 +73,7 @@ def blocks(page: Path) -> list[Block]:
 def commands(text: str) -> Iterator[list[str]]:
     """The arguments of every manyfill command in a script, however it is started."""
     for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(re.sub(r'"\$\(.*?\)"', "X", line), comments=True)
+        words = shlex.split(line, comments=True)
         if "manyfill" in words and "push" not in words[: words.index("manyfill")] and words[0] not in ("docker", "pip"):
             yield words[words.index("manyfill") + 1 :]
 
