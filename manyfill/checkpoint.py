@@ -46,14 +46,18 @@ def save_model(
 
     A directory that is there already is replaced, but for what `keep` names in it.
     """
+    write_directory(directory, model_files(model, card, figures), keep)
+
+
+def model_files(model: ConditionalHVAE, card: str, figures: dict[str, Any]) -> dict[str, bytes]:
+    """What a model directory holds, but for its manifest: config, weights (float32 safetensors), card and figures."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    files = {
+    return {
         "config.json": model.config.to_json().encode(),
         "model.safetensors": safetensors.torch.save(tensors),
         "README.md": card.encode(),
         "figures.json": (json.dumps(figures, indent=2) + "\n").encode(),
     }
-    write_directory(directory, files, keep)
 
 
 def load_model(source: str | Path = "default") -> Loaded:
@@ -69,7 +73,7 @@ def load_model(source: str | Path = "default") -> Loaded:
         model.load_state_dict(safetensors.torch.load(files["model.safetensors"]))
         card, figures = files.get("README.md", b"").decode(), json.loads(files.get("figures.json", b"{}"))
     except (ValueError, SafetensorError) as error:
-        raise ModelError(f"{directory}: cannot be read as a model ({_first_line(error)}); copy it again") from None
+        raise ModelError(f"{directory}: cannot be read as a model ({first_line(error)}); copy it again") from None
     except RuntimeError:
         raise ModelError(
             f"{directory}/model.safetensors: does not fit config.json; copy the model directory again"
@@ -136,12 +140,11 @@ def _download(repo: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(repo))
     except Exception as error:  # the hub, proxies and sockets raise kinds that have nothing in common
-        raise ModelError(
-            f"{repo}: neither a directory here nor to be had from the hub ({_first_line(error)})"
-        ) from None
+        raise ModelError(f"{repo}: neither a directory here nor to be had from the hub ({first_line(error)})") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -247,9 +250,9 @@ def read_directory(directory: Path, mend: str) -> dict[str, bytes]:
     except FileNotFoundError as error:
         raise ModelError(f"{directory}: incomplete, {Path(error.filename).name} is missing; {mend}") from None
     except OSError as error:
-        raise ModelError(f"{directory}: cannot be read ({_first_line(error)}); {mend}") from None
+        raise ModelError(f"{directory}: cannot be read ({first_line(error)}); {mend}") from None
     except (ValueError, TypeError) as error:
-        raise ModelError(f"{directory / MANIFEST}: is damaged ({_first_line(error)}); {mend}") from None
+        raise ModelError(f"{directory / MANIFEST}: is damaged ({first_line(error)}); {mend}") from None
     for name, content in files.items():
         if hashlib.sha256(content).hexdigest() != manifest[name]:
             raise ModelError(f"{directory / name}: differs from its checksum in {MANIFEST}; {mend}")

@@ -7,14 +7,16 @@ masks bool (H, W) with True = missing, tensors (C, H, W) in [-1, 1].
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from manyfill import octaves
-from manyfill.checkpoint import digest, load_model
+from manyfill.checkpoint import Loaded, digest, load_model, save_model
 from manyfill.completions import Completions, Likelihood, Timings, spread
 from manyfill.crop import parts, shrink, surround
 from manyfill.device import autocast, best_device, named
@@ -49,6 +51,7 @@ class Filler:
         self.model, self.id = model.eval(), id
         self.device = next(model.parameters()).device
         self.tile_batch, self.max_memory = tile_batch, max_memory
+        self.card, self.figures = "", dict[str, Any]()  # what is told of the model in Markdown, and measured of it
 
     @classmethod
     def from_pretrained(
@@ -65,7 +68,24 @@ class Filler:
         """
         where = named(device) if device else best_device()
         loaded = load_model(os.fspath(source))
-        return cls(loaded.model.to(where), loaded.id, tile_batch, max_memory)
+        filler = cls(loaded.model.to(where), loaded.id, tile_batch, max_memory)
+        filler.card, filler.figures = loaded.card, loaded.figures
+        return filler
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write the model with its card and figures as a directory for `from_pretrained`; raises OutputError."""
+        save_model(Path(directory), self.model, self.card, self.figures)
+
+    def push_to_hub(
+        self, repo: str, licence: str | None = None, private: bool = False, token: str | None = None
+    ) -> str:
+        """Upload the model to the Hugging Face Hub as "owner/name" and return its address; raises ModelError.
+
+        The card is completed by plots of the figures and by the licence of the weights, the Hub's name for it.
+        """
+        from manyfill.hub import push
+
+        return push(Loaded(self.model, self.id, self.card, self.figures), repo, licence, private, token)
 
     def __call__(
         self,

@@ -19,11 +19,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("flags", "originals", "formats", "decode", "images", "encode", "masks"),
     ),
     ("models",),
-    ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves"),
+    ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves", "hub"),
     ("pipeline", "inputs", "completions", "effort", "drawing", "train", "export"),
     ("__init__",),
-    ("evaluate", "bulk", "diagnose", "web"),
-    ("cli", "cli_adapt", "cli_data", "cli_diagnose", "cli_fill", "cli_info", "cli_steer", "cli_web", "demo"),
+    ("evaluate", "benchmark", "bulk", "diagnose", "web"),
+    (
+        *("cli", "cli_adapt", "cli_benchmark", "cli_data", "cli_diagnose", "cli_fill", "cli_hub", "cli_info"),
+        *("cli_steer", "cli_web", "demo"),
+    ),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
