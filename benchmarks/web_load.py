@@ -24,8 +24,9 @@ from typing import Any
 import httpx
 import numpy as np
 import skimage.data
-from common import check_writable, machine, resident, run, write_json
+from common import check_writable, resident, run, write_json
 
+from manyfill.benchmark import machine
 from manyfill.device import processors
 from manyfill.images import png_bytes, resize
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import skimage.data
-from common import check_writable, machine, run, write_json
+from common import check_writable, run, write_json
 from playwright.sync_api import Browser, Page, sync_playwright
 from web_load import processor_seconds, serving
 
+from manyfill.benchmark import machine
 from manyfill.device import processors
 from manyfill.errors import ConfigError
 from manyfill.images import png_bytes, resize

@@ -113,7 +113,7 @@ def table(records: list[dict[str, Any]]) -> Table:
         rows.append(
             [
                 design,
-                *(f"{exploded(part)}/{len(part)}" for part in [*parts, own]),
+                *(f"{exploded(part)}/{len(part)}" if part else "" for part in [*parts, own]),
                 f"{low:.0%} to {high:.0%}",
                 f"{sum(record['lost'] for record in own)}",
                 largest_stable(own),
@@ -152,12 +152,14 @@ def plot(records: list[dict[str, Any]]) -> "Figure":
                     rates, shifted, "o-" if number < 10 else "o--", markersize=3, color=f"C{number}", label=design
                 )
         panel.set_xscale("log")
+        panel.set_xticks(RATES, [f"{rate:g}" for rate in RATES], rotation=45)
+        panel.minorticks_off()
         panel.set_ylim(-0.05, 1.15)
         panel.set_title(f"{count} levels", fontsize=9)
         panel.set_xlabel("learning rate", fontsize=7)
         panel.set_ylabel("share that exploded", fontsize=7)
         panel.tick_params(labelsize=7)
-    panel.legend(fontsize=5)
+        panel.legend(fontsize=5, loc="upper left")
     return figure
 
 
