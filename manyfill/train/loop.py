@@ -91,8 +91,8 @@ class Trainer:
             self.monitor.note(f"warning: {warning}")
         if "data" in state.origin:
             check_same_data(state.origin["data"], self.data, self.out)
-        if state.step == 0 and self.settings.init is None:
-            acquaint(state, self.samples)
+        if state.step == 0:
+            acquaint(state, self.samples, self.settings)
         return state
 
     def train(self) -> None:
