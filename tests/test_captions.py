@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from captions import CAPTIONS, SMALL, tiny
 from pictures import patches, png, write_folder
 from torch import Tensor
 from training import Micro, state, stop_at, unequal
@@ -23,9 +24,7 @@ from manyfill.train.setup import initial_state, training_samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = CaptionSpec(tokens=300, length=6, width=8, depth=1, heads=2)
 READING = ["tokens=300", "length=6", "width=8", "depth=1", "heads=2"]
-CAPTIONS = ["A brown dog on the grass", "two dogs on grass", "snow and a blue sky", "A red car", "the sea", "a cat"]
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +34,6 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = {f"{i}.txt": f"{caption}\n".encode() for i, caption in enumerate(CAPTIONS[:5])}
     texts["0.txt"] += b"a dog\n"
     return write_folder(folder, {f"{i}.png": png(p) for i, p in enumerate(patches(6))} | texts)
-
-
-def tiny(captions: CaptionSpec | None = SMALL, seed: int = 0, told: bool = True) -> ConditionalHVAE:
-    """With `told`, weights that make something of a caption, as none do at first."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = ConditionalHVAE(PRESETS["tiny32"].model_copy(update={"captions": captions})).eval()
-        for name, parameter in model.named_parameters():
-            if told and name.startswith(CAPTION_PARTS):
-                torch.nn.init.normal_(parameter, std=0.3)
-    if captions:
-        model.vocabulary = Vocabulary.learnt(CAPTIONS, captions.tokens)
-    return model
 
 
 def cases(count: int = 3, size: int = 32) -> tuple[Tensor, Tensor]:
@@ -81,7 +67,7 @@ def test_what_is_no_vocabulary_is_refused() -> None:
 
 
 def test_heads_share_the_width() -> None:
-    with pytest.raises(ConfigError, match="width of 8 .* 3 heads"):
+    with pytest.raises(ConfigError, match=r"width of 8 .* 3 heads"):
         parse(CaptionSpec, {"width": 8, "heads": 3}, "--set")
 
 

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("flags", "originals", "formats", "decode", "images", "encode", "masks"),
     ),
     ("models",),
-    ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves"),
+    ("checkpoint", "data", "diagnostics", "crop", "caption", "recipe", "octaves"),
     ("pipeline", "inputs", "completions", "effort", "drawing", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "diagnose", "web"),

@@ -42,8 +42,8 @@ class Case:
 class Cases:
     """The pictures `numbers` of a source, cropped centrally to `size`, under holes of one kind.
 
-    `kind` is one of `KINDS` or `LARGE_KINDS` of `manyfill.masks`, or "folder": then picture i has the mask i of `masks`,
-    from the first again after the last, cropped as the picture is. Reading raises PictureError.
+    `kind` is one of `KINDS` or `LARGE_KINDS` of `manyfill.masks`, or "folder": then picture i has the mask i of
+    `masks`, from the first again after the last, cropped as the picture is. Reading raises PictureError.
     """
 
     source: Source

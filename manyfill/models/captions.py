@@ -8,7 +8,7 @@ Shapes: B pictures, T tokens, W width of the text encoder, A heads, D channels o
 maps of H x W.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -134,6 +134,13 @@ class Join(nn.Module):
         query = self.ask(self.norm(rows) + self.place).unflatten(2, (HEADS, -1)).transpose(1, 2)
         heard = attended(query, told.keys.to(query.dtype), told.values.to(query.dtype), told.hidden)
         return self.say(heard.transpose(1, 2).flatten(2)).unflatten(1, h.shape[2:]).permute(0, 3, 1, 2)
+
+
+def joined(rows: Sequence[dict[int, Told]]) -> dict[int, Told]:
+    """What a batch is told, by size, of what each picture is (B = 1 each, or nothing)."""
+    some = next((told for told in rows if told), {})
+    nothing = {size: told.each(torch.zeros_like) for size, told in some.items()}
+    return {size: Told(*map(torch.cat, zip(*((told or nothing)[size] for told in rows), strict=True))) for size in some}
 
 
 def joins(config: ModelConfig) -> nn.ModuleDict:

@@ -16,6 +16,7 @@ Shapes: B pictures; what is walked twice has 2 B rows, those with a caption firs
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,11 +24,11 @@ from torch import Tensor
 from manyfill.distributions import Gaussian
 
 
+@dataclass(frozen=True)
 class Guidance:
     """The two walks as one, at a `weight`; of weight 1 there is a single walk, and nothing here does anything."""
 
-    def __init__(self, weight: float = 1.0) -> None:
-        self.weight = weight
+    weight: float = 1.0
 
     @property
     def off(self) -> bool:

@@ -72,9 +72,7 @@ class DataSettings(Finite):
     masks: dict[str, float] = Field(default_factory=lambda: dict(DEFAULT_MASKS))
     mask_path: str | None = None
     guide_probability: float = Field(0.5, ge=0, le=1)
-    caption_drop: float = Field(
-        0.15, ge=0, le=1, description="share of cases in which the model is told none"
-    )
+    caption_drop: float = Field(0.15, ge=0, le=1, description="share of cases in which the model is told none")
     augment: bool = True
     flip: bool = True
     strict: bool = False

@@ -42,7 +42,7 @@ class Drawing:
         self.given: Sequence[Tensor] = ()
         self.box, self.digest = hole_box(subject.hole), subject.digest()
         picture = replace(subject.picture, pixels=subject.picture.pixels[self.box], alpha=None, original=None)
-        self.cut = Subject(picture, subject.hole[self.box])
+        self.cut = Subject(picture, subject.hole[self.box], caption=subject.caption)
         self.shown: Shown | None = None
         self.parts: list[Result] = []
         self.drawn: list[Drawn] = []
