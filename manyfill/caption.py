@@ -40,14 +40,21 @@ class Caption:
         return {"caption": self.text, "guidance": self.guidance}
 
 
+def check(model: ConditionalHVAE, caption: Caption | None) -> None:
+    """ConfigError if the model cannot be told this."""
+    if caption is None:
+        return
+    if model.config.captions is None:
+        raise ConfigError("--caption: this model reads none; take one that was trained with captions")
+    if caption.guidance != 1 and any(level.autoregressive for level in model.config.levels):
+        raise ConfigError("--guidance: this model draws latents one after the other, which cannot be guided; drop it")
+
+
 @torch.inference_mode()
-def tell(model: ConditionalHVAE, name: str, caption: Caption) -> dict[int, Told]:
-    """What a caption tells the model of that `name`, by size, once for all tiles and fills; ConfigError."""
-    config, device = model.config, next(model.parameters()).device
-    if config.captions is None:
-        raise ConfigError(f"--caption: {name} reads none; take a model that was trained with --captions")
-    if caption.guidance != 1 and any(level.autoregressive for level in config.levels):
-        raise ConfigError(f"--guidance: {name} draws latents one after the other, which cannot be guided; drop it")
+def tell(model: ConditionalHVAE, caption: Caption) -> dict[int, Told]:
+    """What a caption tells the model, by size, worked out once for all tiles and fills; ConfigError."""
+    check(model, caption)
+    device = next(model.parameters()).device
     with autocast(device):
         return model.tell(model.tokens([caption.text]).to(device))
 

@@ -208,7 +208,7 @@ class Filler:
         shown = Shown(surround(hole, config.size), found, plans, pixels.size)
         if subject.caption is None:
             return shown
-        told = tell(self.model, self.id, subject.caption)
+        told = tell(self.model, subject.caption)
         return replace(shown, told=told, guidance=Guidance(subject.caption.guidance))
 
     def draw(self, pictures: Sequence[Shown], sampling: Sampling) -> list[Drawn]:

@@ -173,7 +173,7 @@ def test_the_command_tells_a_caption_and_records_it(files: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        (["--model", "plain", "--caption", "a dog"], "--caption: plain reads none; take a model"),
+        (["--model", "plain", "--caption", "a dog"], "--caption: this model reads none; take one"),
         (["--model", "reads", "--caption", " "], "--caption: is empty"),
         (["--model", "reads", "--caption", "gr\udcf6\udcdfer"], "--caption: is no UTF-8 text"),
         (["--model", "reads", "--caption", "a", "--guidance=-1"], "--guidance -1.0: must be 0 or more"),
@@ -202,5 +202,5 @@ def test_draws_one_after_the_other_are_not_guided() -> None:
     model.vocabulary = tiny().vocabulary
     filler = Filler(model, "chained")
     assert filler(PHOTO, HOLE, n=1, caption="a dog").images
-    with pytest.raises(ConfigError, match="chained draws latents one after the other"):
+    with pytest.raises(ConfigError, match="this model draws latents one after the other"):
         filler(PHOTO, HOLE, n=1, caption="a dog", guidance=2)

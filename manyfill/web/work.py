@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from manyfill.caption import Caption, check
 from manyfill.completions import Timings, spread
 from manyfill.crop import Box
 from manyfill.drawing import Drawn, Shown, joined, pasted
@@ -24,6 +25,13 @@ def open_subject(image: bytes, mask: bytes | None, max_pixels: int) -> Subject:
     if mask is None and own_mask(picture) is None:
         raise PictureError("mask: is missing, and the image has no transparent pixels to fill; send a mask")
     return read(picture, None if mask is None else open_picture(mask, name="mask", max_pixels=max_pixels))
+
+
+def captioned(filler: Filler, subject: Subject, text: str | None) -> Subject:
+    """The picture with what is said of it, if anything; ConfigError where the model cannot be told."""
+    caption = Caption.of(text)
+    check(filler.model, caption)
+    return replace(subject, caption=caption)
 
 
 class Gone(Exception):
