@@ -24,10 +24,10 @@ from manyfill.errors import ModelError, OutputError
 from manyfill.files import refusal
 from manyfill.models.config import ModelConfig, parse
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.pretrained import PretrainedText
 from manyfill.models.tokens import Vocabulary
 
 MANIFEST = "manifest.json"
-VOCABULARY = "tokenizer.json"
 DEFAULT_MODEL = Path(__file__).parent / "weights" / "base64"
 
 
@@ -56,7 +56,7 @@ def save_model(
         "figures.json": (json.dumps(figures, indent=2) + "\n").encode(),
     }
     if model.vocabulary is not None:
-        files[VOCABULARY] = model.vocabulary.text.encode()
+        files[model.vocabulary.file] = model.vocabulary.text.encode()
     write_directory(directory, files, keep)
 
 
@@ -70,8 +70,9 @@ def load_model(source: str | Path = "default") -> Loaded:
         model = ConditionalHVAE(config)
         model.load_state_dict(safetensors.torch.load(files["model.safetensors"]))
         if config.captions:
-            _check_holds(directory, files, VOCABULARY)
-            model.vocabulary = Vocabulary(files[VOCABULARY].decode())
+            kind = PretrainedText if config.captions.encoder else Vocabulary
+            _check_holds(directory, files, kind.file)
+            model.vocabulary = kind.of(files[kind.file].decode())
         card, figures = files.get("README.md", b"").decode(), json.loads(files.get("figures.json", b"{}"))
     except (ValueError, SafetensorError) as error:
         raise ModelError(f"{directory}: cannot be read as a model ({_first_line(error)}); copy it again") from None

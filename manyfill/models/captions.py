@@ -71,17 +71,24 @@ class TextEncoder(nn.Module):
 
     def __init__(self, spec: CaptionSpec) -> None:
         super().__init__()
-        self.embed = nn.Embedding(spec.tokens, spec.width)
+        self.embed: nn.Module
+        if spec.encoder_width:
+            self.embed = nn.Sequential(
+                nn.LayerNorm(spec.encoder_width), dense(spec.encoder_width, spec.width, gain=0.1)
+            )
+        else:
+            self.embed = nn.Embedding(spec.tokens, spec.width)
+            nn.init.normal_(self.embed.weight, std=spec.width**-0.5)
         self.place = nn.Parameter(torch.empty(spec.length, spec.width))
-        nn.init.normal_(self.embed.weight, std=spec.width**-0.5)
         nn.init.normal_(self.place, std=0.3 * spec.width**-0.5)
         gain = (2 * max(spec.depth, 1)) ** -0.5
         self.blocks = nn.ModuleList(TextBlock(spec.width, spec.heads, gain) for _ in range(spec.depth))
         self.norm = nn.LayerNorm(spec.width)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """From numbers (B, T) also which of them are tokens, bool (B, T)."""
-        present = tokens != NOTHING
+        """Also which of them are tokens, bool (B, T). Those of a vocabulary are numbers (B, T), those that a pretrained
+        encoder has read are states (B, T, E)."""
+        present = tokens != NOTHING if tokens.ndim == 2 else tokens.any(2)
         hidden = hiding(present)
         h = self.embed(tokens) + self.place[: tokens.shape[1]]
         for block in self.blocks:

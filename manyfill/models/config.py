@@ -45,7 +45,8 @@ class CaptionSpec(Strict):
     """How captions are read: up to `length` of so many `tokens`, by a transformer of `width`, `depth` and `heads`.
 
     The top-down path attends to them on maps of the sizes `attend`. `encoder` is the directory or hub id of a frozen
-    text encoder of the transformers library, which then reads them in place of a tokenizer of their own.
+    text encoder of the transformers library, which then reads them in place of a vocabulary of their own; its states
+    are of `encoder_width`.
     """
 
     tokens: int = Field(4096, ge=300)
@@ -55,11 +56,14 @@ class CaptionSpec(Strict):
     heads: int = Field(4, ge=1)
     attend: tuple[int, ...] = (4, 8, 16)
     encoder: str | None = None
+    encoder_width: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> "CaptionSpec":
         if self.width % self.heads:
             raise ValueError(f"a width of {self.width} cannot be shared by {self.heads} heads; make it a multiple")
+        if (self.encoder is None) != (self.encoder_width is None):
+            raise ValueError("an encoder and an encoder_width go together")
         return self
 
 

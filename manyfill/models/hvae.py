@@ -19,6 +19,7 @@ from manyfill.models.expectation import Expectation
 from manyfill.models.features import FeatureExtractor, Features
 from manyfill.models.guidance import UNGUIDED, Guidance
 from manyfill.models.heads import make_head
+from manyfill.models.pretrained import PretrainedText
 from manyfill.models.texture import textures
 from manyfill.models.tokens import Vocabulary
 from manyfill.models.topdown import Choose, Evidence, Step, TopDown
@@ -90,7 +91,7 @@ class ConditionalHVAE(nn.Module):
         # Of each level, as calibration found it; saved with the weights it was found for.
         self.register_buffer("temperatures", torch.ones(len(config.levels)))
         self.reader = TextEncoder(config.captions) if config.captions else None
-        self.vocabulary: Vocabulary | None = None
+        self.vocabulary: Vocabulary | PretrainedText | None = None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -113,13 +114,12 @@ class ConditionalHVAE(nn.Module):
     def tokens(self, captions: Sequence[str | None]) -> Tensor:
         """Captions, None where there is none, as `tell` takes them."""
         assert self.config.captions is not None, "a model without captions is told none"
-        if self.vocabulary is None:
-            assert not any(captions), "captions are read by a vocabulary that was learnt"
-            return torch.zeros(len(captions), self.config.captions.length, dtype=torch.int64)
+        assert self.vocabulary is not None, "a vocabulary comes before any learning"
         return self.vocabulary.read(captions, self.config.captions.length)
 
     def tell(self, tokens: Tensor) -> dict[int, Told]:
-        """What captions, of tokens int64 (B, T), tell the top-down path at each size; nothing where all are 0."""
+        """What captions, of tokens int64 (B, T) or states (B, T, E), tell the top-down path at each size; nothing where
+        all are 0."""
         assert self.reader is not None, "a model without captions is told none"
         states, present = self.reader(tokens)
         return {int(size): join.recall(states, present) for size, join in self.topdown.joins.items()}  # type: ignore[operator]

@@ -27,12 +27,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 class Vocabulary:
     """Byte-pair tokens of captions in lower case, kept as the JSON of the `tokenizers` library; ModelError if none."""
 
+    file = "tokenizer.json"
+
     def __init__(self, text: str) -> None:
         self.text = text
         try:
             self.size = self._tokenizer.get_vocab_size()
         except Exception as error:  # the library raises nothing more special
-            raise ModelError(f"tokenizer.json: is none of the tokenizers library ({error})") from None
+            raise ModelError(f"{self.file}: is none of the tokenizers library ({error})") from None
+
+    @classmethod
+    def of(cls, text: str) -> "Vocabulary":
+        """From what `text` gave; ModelError."""
+        return cls(text)
 
     @classmethod
     def learnt(cls, captions: Iterable[str], tokens: int) -> "Vocabulary":

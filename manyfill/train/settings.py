@@ -14,6 +14,7 @@ from manyfill.checkpoint import load_model
 from manyfill.data import DEFAULT_MASKS
 from manyfill.errors import ConfigError
 from manyfill.models.config import PRESETS, CaptionSpec, ModelConfig, Strict, parse
+from manyfill.models.pretrained import width_of
 from manyfill.train.rhythm import Every
 
 DEFAULT_PRESET, DEFAULT_MINUTES = "base64", 30.0
@@ -148,6 +149,9 @@ def load(
     _overlay(values, _flat(recipe), f"--config {config}")
     _overlay(values, _parsed(assignments), "--set")
     _overlay(values, {key: value for key, value in flags.items() if value is not None}, "flags")
+    told = values["model"].get("captions")
+    if isinstance(told, dict) and told.get("encoder") and not told.get("encoder_width"):
+        told["encoder_width"] = width_of(str(told["encoder"]))
     sources = [f"--config {config}"] * (config is not None) + ["--set"] * bool(assignments)
     settings: Settings = parse(Settings, values, " or ".join(sources) or "settings")
     return settings

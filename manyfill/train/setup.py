@@ -1,6 +1,7 @@
 """What a run starts from: pictures, masks, a fresh state, all checked before a step is taken."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from manyfill.data import Source, StreamConfig, TrainingSamples, open_source
 from manyfill.errors import ConfigError, DataError
 from manyfill.masks import MaskFolder
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.pretrained import PretrainedText
 from manyfill.models.tokens import Vocabulary
 from manyfill.rng import key
 from manyfill.train.held_out import split
@@ -127,12 +129,24 @@ def _taken_over(settings: Settings, init: str) -> ConditionalHVAE:
     return model
 
 
+def read_ahead(state: RunState, source: Source) -> None:
+    """What a frozen text encoder makes of the training captions, worked out once for all runs on these pictures."""
+    if isinstance(state.model.vocabulary, PretrainedText):
+        assert state.model.config.captions is not None
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "manyfill" / "captions"
+        state.model.vocabulary.keep(captions_of(source), state.model.config.captions.length, cache)
+
+
 def acquaint(state: RunState, samples: TrainingSamples, settings: Settings) -> None:
     """What comes before any learning: the vocabulary of the training captions, and what the model expects of pictures,
     from the statistics of the first of its training samples. Neither where `init` brings it."""
     captions = settings.model.captions
     if captions and state.model.vocabulary is None:
-        state.read_by(Vocabulary.learnt(captions_of(samples.source), captions.tokens))
+        state.read_by(
+            PretrainedText(captions.encoder)
+            if captions.encoder
+            else Vocabulary.learnt(captions_of(samples.source), captions.tokens)
+        )
     if state.model.expectation is None or settings.init is not None:
         return
     affordable = FIRST_VALUES // (samples.config.channels * samples.config.size**2)

@@ -14,6 +14,7 @@ from manyfill.checkpoint import clear_leftovers, delete_directory, load_state, r
 from manyfill.errors import ModelError
 from manyfill.files import sweep
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.pretrained import PretrainedText
 from manyfill.models.tokens import Vocabulary
 from manyfill.train.optim import Guard
 from manyfill.train.tally import Tally
@@ -68,9 +69,11 @@ class RunState:
         self.rate, self.setbacks = record["rate"], record["setbacks"]
         self.origin = record.get("origin", {})
         if "vocabulary" in record:
-            self.read_by(Vocabulary(record["vocabulary"]))
+            assert self.model.config.captions is not None
+            kind = PretrainedText if self.model.config.captions.encoder else Vocabulary
+            self.read_by(kind.of(record["vocabulary"]))
 
-    def read_by(self, vocabulary: Vocabulary) -> None:
+    def read_by(self, vocabulary: Vocabulary | PretrainedText) -> None:
         """Give the model its vocabulary."""
         assert isinstance(self.ema.module, ConditionalHVAE)
         self.model.vocabulary = self.ema.module.vocabulary = vocabulary
