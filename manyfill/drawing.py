@@ -110,7 +110,8 @@ def _effort(
     tiles = fills * sum(octaves.rows(part, plan, config.size) for part, plan in holes)
     values = sum(shown.values for shown in pictures)
     around = config.channels * sum(part.box.side**2 for part, _ in holes)
-    return afford(tiles, values, around, fills, config, tile_batch, max_memory)
+    walks = 1 if all(shown.guidance.off for shown in pictures) else 2
+    return afford(tiles, values, around, fills, config, tile_batch, max_memory, walks)
 
 
 def _canvases(config: ModelConfig, shown: Shown, recipes: Sequence[Recipe], given: Sequence[Tensor]) -> list[Canvas]:

@@ -95,6 +95,14 @@ def test_the_bound_is_that_of_what_fills_are_drawn_from(filler: Filler) -> None:
 # ---------------------------------------------------------------------------------------------------------- fills
 
 
+def test_guidance_takes_the_memory_of_two_walks(filler: Filler) -> None:
+    efforts = {}
+    for guidance in (1.0, 2.0):
+        said = {"caption": "snow", "guidance": guidance}
+        filler(PHOTO, HOLE, n=1, progress=lambda effort, _, g=guidance: efforts.update({g: effort.memory}), **said)
+    assert efforts[2.0] > efforts[1.0]
+
+
 def test_a_caption_is_read_once_and_tells_every_fill(filler: Filler, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Tensor] = []
     tell = ConditionalHVAE.tell

@@ -196,6 +196,10 @@ def test_the_preset_starts_from_the_shipped_weights(captioned: Path) -> None:
     plain = load([str(captioned)], init="default")
     assert plain.model.captions is None and plain.data.masks != settings.data.masks
     assert load([str(captioned)], init="default", captions=True).model == PRESETS["caption64"]
+    before, reading = load_model().model, initial_state(settings, torch.device("cpu")).model.eval()
+    reading.vocabulary = Vocabulary.learnt(CAPTIONS, 300)
+    x, m = cases(1, size=64)
+    assert torch.equal(bound(reading, ["a dog"], x, m), bound(before, None, x, m))
 
 
 def test_what_captions_are_read_by_learns_at_a_rate_of_its_own(micro: Micro, captioned: Path) -> None:
