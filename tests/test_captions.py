@@ -7,6 +7,7 @@ import pytest
 import torch
 from captions import CAPTIONS, SMALL, tiny
 from pictures import patches, png, write_folder
+from ranks import on_ranks, train
 from torch import Tensor
 from training import Micro, state, stop_at, unequal
 
@@ -171,6 +172,20 @@ def test_a_run_goes_on_byte_for_byte(
     learnt = [name for name in start if not torch.equal(start[name], whole[0][f"model.{name}"])]
     assert {name.split(".")[0] for name in learnt} >= {"reader", "topdown"} and "topdown.joins.8.say.weight" in learnt
     assert "caption_gain" in models[0].figures and "first caption" in models[0].card
+
+
+def test_ranks_and_micro_batches_learn_the_same(micro: Micro, captioned: Path, tmp_path: Path) -> None:
+    """Also where a rank's or a part's pictures have no caption at all."""
+    common = ["train.batch_size=4", "train.warmup_steps=2", "data.caption_drop=0.6"]
+    one, parts = (reading(micro, captioned, *common, f"train.accumulate={n}", steps=6) for n in (1, 2))
+    run(one, tmp_path / "one")
+    run(parts, tmp_path / "parts")
+    assert on_ranks(2, train, one.to_json(), str(tmp_path / "ranks"), 10) == [0, 0]
+    whole, *others = (state(tmp_path / name) for name in ("one", "parts", "ranks"))
+    for tensors, record in others:
+        assert record["vocabulary"] == whole[1]["vocabulary"]
+        for name, value in whole[0].items():
+            torch.testing.assert_close(tensors[name], value, rtol=0, atol=1e-4, msg=name)
 
 
 def test_init_takes_weights_over_from_a_model_without_captions(micro: Micro, captioned: Path, tmp_path: Path) -> None:
