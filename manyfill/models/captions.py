@@ -106,7 +106,7 @@ class Join(nn.Module):
 
     def __init__(self, spec: CaptionSpec, width: int, size: int) -> None:
         super().__init__()
-        self.modulate = dense(spec.width, 2 * width, gain=0.0)
+        self.modulate, self.tame = dense(spec.width, 2 * width, gain=0.0), spec.width**-0.5
         self.attends = size in spec.attend
         if self.attends:
             inner = HEADS * HEAD_WIDTH
@@ -122,7 +122,9 @@ class Join(nn.Module):
         spoken = present.any(1).to(states.dtype)
         share = present.to(states.dtype)[..., None]
         pooled = (states * share).sum(1) / share.sum(1).clamp(min=1)
-        scale, shift = (self.modulate(pooled) * spoken[:, None])[..., None, None].chunk(2, 1)
+        # Every position hears the same, and most captions much of it: untamed, one step of Adam, which moves each of
+        # the many weights alike, would change the whole state by a fifth.
+        scale, shift = (self.tame * self.modulate(pooled) * spoken[:, None])[..., None, None].chunk(2, 1)
         if not self.attends:
             nothing = states.new_zeros(len(states), HEADS, 0, HEAD_WIDTH)
             return Told(nothing, nothing, states.new_zeros(len(states), 1, 1, 0), scale, shift)
@@ -140,7 +142,8 @@ class Join(nn.Module):
         rows = h.permute(0, 2, 3, 1).flatten(1, 2)
         query = self.ask(self.norm(rows) + self.place).unflatten(2, (HEADS, -1)).transpose(1, 2)
         heard = attended(query, told.keys.to(query.dtype), told.values.to(query.dtype), told.hidden)
-        return self.say(heard.transpose(1, 2).flatten(2)).unflatten(1, h.shape[2:]).permute(0, 3, 1, 2)
+        said = self.say(heard.transpose(1, 2).flatten(2)) * HEAD_WIDTH**-0.5
+        return said.unflatten(1, h.shape[2:]).permute(0, 3, 1, 2)
 
 
 def joined(rows: Sequence[dict[int, Told]]) -> dict[int, Told]:
