@@ -187,6 +187,9 @@ class OnePicture:
     def name(self, index: int) -> str:
         return "clouds"
 
+    def captions(self, index: int) -> list[str]:
+        return []
+
 
 def training_step(model: ConditionalHVAE) -> Task:
     """Forward, backward, clipping, optimiser and moving average for one batch with mixed holes and guides."""

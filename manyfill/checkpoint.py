@@ -24,6 +24,8 @@ from manyfill.errors import ModelError, OutputError
 from manyfill.files import refusal
 from manyfill.models.config import ModelConfig, parse
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.pretrained import PretrainedText
+from manyfill.models.tokens import Vocabulary
 
 MANIFEST = "manifest.json"
 DEFAULT_MODEL = Path(__file__).parent / "weights" / "base64"
@@ -42,7 +44,7 @@ class Loaded:
 def save_model(
     directory: Path, model: ConditionalHVAE, card: str, figures: dict[str, Any], keep: Sequence[str] = ()
 ) -> None:
-    """Write config, weights (float32 safetensors), card and figures as one directory; OutputError if it cannot be.
+    """Write config, weights (float32 safetensors), vocabulary, card and figures as one directory; OutputError.
 
     A directory that is there already is replaced, but for what `keep` names in it.
     """
@@ -50,27 +52,33 @@ def save_model(
 
 
 def model_files(model: ConditionalHVAE, card: str, figures: dict[str, Any]) -> dict[str, bytes]:
-    """What a model directory holds, but for its manifest: config, weights (float32 safetensors), card and figures."""
+    """What a model directory holds, but for its manifest: config, weights (float32 safetensors), vocabulary, card and
+    figures."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return {
+    files = {
         "config.json": model.config.to_json().encode(),
         "model.safetensors": safetensors.torch.save(tensors),
         "README.md": card.encode(),
         "figures.json": (json.dumps(figures, indent=2) + "\n").encode(),
     }
+    if model.vocabulary is not None:
+        files[model.vocabulary.file] = model.vocabulary.text.encode()
+    return files
 
 
 def load_model(source: str | Path = "default") -> Loaded:
     """The model of `source`: "default", a directory, or a Hugging Face hub id "owner/name". ModelError if unusable."""
     directory = _locate(source)
     files = read_directory(directory, "copy the model directory again, or train it anew")
-    missing = {"config.json", "model.safetensors"} - files.keys()
-    if missing:
-        raise ModelError(f"{directory}: is no model directory, it lacks {', '.join(sorted(missing))}")
+    _check_holds(directory, files, "config.json", "model.safetensors")
     try:
         config = parse(ModelConfig, json.loads(files["config.json"]), f"{directory}/config.json")
         model = ConditionalHVAE(config)
         model.load_state_dict(safetensors.torch.load(files["model.safetensors"]))
+        if config.captions:
+            kind = PretrainedText if config.captions.encoder else Vocabulary
+            _check_holds(directory, files, kind.file)
+            model.vocabulary = kind.of(files[kind.file].decode())
         card, figures = files.get("README.md", b"").decode(), json.loads(files.get("figures.json", b"{}"))
     except (ValueError, SafetensorError) as error:
         raise ModelError(f"{directory}: cannot be read as a model ({first_line(error)}); copy it again") from None
@@ -79,6 +87,12 @@ def load_model(source: str | Path = "default") -> Loaded:
             f"{directory}/model.safetensors: does not fit config.json; copy the model directory again"
         ) from None
     return Loaded(model.eval(), str(source), card, figures)
+
+
+def _check_holds(directory: Path, files: dict[str, bytes], *names: str) -> None:
+    missing = sorted(set(names) - files.keys())
+    if missing:
+        raise ModelError(f"{directory}: is no model directory, it lacks {', '.join(missing)}")
 
 
 def stored_at(source: str) -> Path:
@@ -107,9 +121,10 @@ def sha256(parts: Iterable[bytes]) -> str:
 
 
 def digest(model: ConditionalHVAE) -> str:
-    """A model's fingerprint, of its config and weights."""
+    """A model's fingerprint, of its config, its weights and its vocabulary."""
     tensors = (tensor.detach().cpu().contiguous().numpy().tobytes() for _, tensor in sorted(model.state_dict().items()))
-    return sha256([model.config.to_json().encode(), *tensors])
+    vocabulary = [model.vocabulary.text.encode()] if model.vocabulary else []
+    return sha256([model.config.to_json().encode(), *tensors, *vocabulary])
 
 
 def looks_like_model(source: str) -> bool:

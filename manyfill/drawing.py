@@ -4,7 +4,7 @@ Legend: H W a picture's size, C its channels, s the side of the square around a 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
@@ -14,7 +14,9 @@ from torch import Tensor
 from manyfill import octaves
 from manyfill.crop import Box, Part, paste
 from manyfill.effort import Effort, Progress, afford
+from manyfill.models.captions import Told
 from manyfill.models.config import ModelConfig
+from manyfill.models.guidance import UNGUIDED, Guidance
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.octaves import Canvas
 from manyfill.recipe import Recipe, Recipes
@@ -25,12 +27,14 @@ LONG = 200  # tiles from which on it is worth while to estimate the time first
 @dataclass(frozen=True)
 class Shown:
     """What the model is shown of a picture of `values` values: its holes, the sizes that each is drawn at, and the
-    square `box` around all of them."""
+    square `box` around all of them; and what it is told of it, by size."""
 
     box: Box
     parts: list[Part]
     sizes: list[list[int]]
     values: int
+    told: dict[int, Told] = field(default_factory=dict)
+    guidance: Guidance = UNGUIDED
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ def _effort(
     tiles = fills * sum(octaves.rows(part, plan, config.size) for part, plan in holes)
     values = sum(shown.values for shown in pictures)
     around = config.channels * sum(part.box.side**2 for part, _ in holes)
-    return afford(tiles, values, around, fills, config, tile_batch, max_memory)
+    walks = 1 if all(shown.guidance.off for shown in pictures) else 2
+    return afford(tiles, values, around, fills, config, tile_batch, max_memory, walks)
 
 
 def _canvases(config: ModelConfig, shown: Shown, recipes: Sequence[Recipe], given: Sequence[Tensor]) -> list[Canvas]:
@@ -114,6 +119,7 @@ def _canvases(config: ModelConfig, shown: Shown, recipes: Sequence[Recipe], give
     for number, (part, plan) in enumerate(zip(shown.parts, shown.sizes, strict=True)):
         canvas = Canvas(part, number, plan, recipes, config)
         canvas.given = [z[first : first + len(canvas.cells)] for z in given]
+        canvas.told, canvas.guidance = shown.told, shown.guidance
         first += len(canvas.cells)
         board.append(canvas)
     return board

@@ -22,7 +22,9 @@ from manyfill.crop import Part, enlarge, shrink, shrink_hole
 from manyfill.device import autocast
 from manyfill.distributions import Gaussian
 from manyfill.images import to_tensor
+from manyfill.models.captions import Told, joined
 from manyfill.models.config import ModelConfig
+from manyfill.models.guidance import UNGUIDED
 from manyfill.models.hvae import ConditionalHVAE, Fills, Known
 from manyfill.recipe import Layer, Recipe
 from manyfill.rng import generator
@@ -97,7 +99,7 @@ class Canvas:
     images (N, s, s, C) are the fills so far, guides the last answer enlarged, `known` (s, s) what tiles may build upon;
     mean (s, s, C) is the expectation of the pixel distributions, summed over the fills; latents by level
     (N, T, Z, size, size) are those of the first size, of which `given` (T, Z, size, size) are the first levels' if they
-    are known.
+    are known. `told` is what a caption tells, which is said of every tile alike.
     """
 
     def __init__(
@@ -106,6 +108,8 @@ class Canvas:
         self.part, self.number, self.sizes, self.recipes, self.config = part, number, sizes, recipes, config
         self.guides: np.ndarray | None = None
         self.given: Sequence[Tensor] = ()
+        self.told: dict[int, Told] = {}
+        self.guidance = UNGUIDED
         self.step = 0
         small, _ = self._enter()
         self.images = np.repeat(small[None], len(recipes), 0)
@@ -258,7 +262,9 @@ def _known(model: ConditionalHVAE, rows: Sequence[Row]) -> Known:
     x = _to_tensor([row.canvas.images[row.fill][row.cell.tile] for row in rows]).to(device)
     m = torch.from_numpy(np.stack([~row.canvas.known[row.cell.tile] for row in rows]))[:, None].float().to(device)
     guided = [row.canvas.guides[row.fill][row.cell.tile] for row in rows if row.canvas.guides is not None]
-    return model.encode_known(x, m, _to_tensor(guided).to(device) if guided else None)
+    told = joined([row.canvas.told for row in rows])
+    guide = _to_tensor(guided).to(device) if guided else None
+    return model.encode_known(x, m, guide, told=told, guidance=rows[0].canvas.guidance)
 
 
 def _decode(model: ConditionalHVAE, known: Known, rows: Sequence[Row]) -> Fills:

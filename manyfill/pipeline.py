@@ -6,6 +6,7 @@ masks bool (H, W) with True = missing, tensors (C, H, W) in [-1, 1].
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from manyfill import octaves
+from manyfill.caption import Caption, cut_note, tell
 from manyfill.checkpoint import Loaded, digest, load_model, save_model
 from manyfill.completions import Completions, Likelihood, Timings, spread
 from manyfill.crop import parts, shrink, surround
@@ -26,6 +28,7 @@ from manyfill.errors import ConfigError, PictureError
 from manyfill.images import DEFAULT_MAX_PIXELS, to_tensor
 from manyfill.inputs import PictureLike, Sampling, Subject, read
 from manyfill.models.bound import importance_bound, level_kl, log_weight
+from manyfill.models.guidance import Guidance
 from manyfill.models.hvae import ConditionalHVAE, Known
 from manyfill.octaves import TILE_BATCH
 from manyfill.recipe import Fill, Recipe, Recipes, parse_levels
@@ -98,6 +101,8 @@ class Filler:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         bound_samples: int = BOUND_SAMPLES,
         progress: Progress | None = None,
+        caption: str | None = None,
+        guidance: float = 1.0,
     ) -> Completions:
         """Draw n fills of the picture; fill i is a function of (picture, mask, seed, i) and the temperature.
 
@@ -108,16 +113,18 @@ class Filler:
         masks are paths or PIL images (luma over 127 = missing), or arrays or tensors (H, W) of bool, 0 and 1, or 0 to
         255; None takes the picture's transparent pixels. `truth` is the whole picture, for the bounds,
         estimated with `bound_samples` draws of the posterior at the model's size. Hole pixels of `image` are never
-        read. `progress` is told the effort beforehand, and then how far it is. Raises PictureError and ConfigError.
+        read. `progress` is told the effort beforehand, and then how far it is. A model with captions takes a `caption`
+        of the picture, which fills follow more closely the larger the `guidance` (1: as the model does). Raises
+        PictureError and ConfigError.
         """
         started = perf_counter()
         assert bound_samples >= 1
-        sampling = Sampling(n, seed, temperature)
-        subject = read(image, mask, truth, max_pixels)
+        sampling, said = Sampling(n, seed, temperature), Caption.of(caption, guidance)
+        subject = read(image, mask, truth, max_pixels, said)
         shown = self.show(subject)
         drawn = joined(list(self.portions(shown, sampling.recipes, progress=progress))) if shown else None
         began = perf_counter()
-        bound = self._bound(subject, seed, bound_samples) if shown else None
+        bound = self._bound(subject, shown, seed, bound_samples) if shown else None
         now = perf_counter()
         spent = Timings(draw=drawn.seconds if drawn else 0.0, bound=now - began if bound else 0.0, total=now - started)
         return self.complete(subject, shown, drawn, sampling, spent, bound)
@@ -184,10 +191,10 @@ class Filler:
         progress: Progress | None,
     ) -> Completions:
         started = perf_counter()
-        subject = read(image, mask, max_pixels=max_pixels)
+        subject = read(image, mask, max_pixels=max_pixels, caption=fills[0].caption)
         picture = subject.digest()
         for fill in fills:
-            fill.check(self.digest, picture)
+            fill.check(self.digest, picture, subject.caption)
         shown = self.show(subject)
         assert shown, "a picture with fills has a hole"
         drawn = joined(list(self.portions(shown, recipes, given, progress)))
@@ -218,7 +225,11 @@ class Filler:
             raise PictureError(f"{name}: is in colour but the model is grey; convert it or change --model")
         found = parts(pixels, hole, config.size)
         plans = [octaves.sizes(part, config.size) for part in found]
-        return Shown(surround(hole, config.size), found, plans, pixels.size)
+        shown = Shown(surround(hole, config.size), found, plans, pixels.size)
+        if subject.caption is None:
+            return shown
+        told = tell(self.model, subject.caption)
+        return replace(shown, told=told, guidance=Guidance(subject.caption.guidance))
 
     def draw(self, pictures: Sequence[Shown], sampling: Sampling) -> list[Drawn]:
         """The fills of each picture, of all of them in common batches; each from noise of its own."""
@@ -258,7 +269,7 @@ class Filler:
         began = perf_counter()
         pixels, hole = subject.picture.pixels, subject.hole
         if shown and drawn:
-            box, notes = shown.box, subject.picture.notes
+            box, notes = shown.box, (*subject.picture.notes, *cut_note(self.model, subject.caption))
             mean, *images = (
                 pasted(pixels, shown.parts, fills) for fills in (drawn.means, *zip(*drawn.fills, strict=True))
             )
@@ -282,6 +293,7 @@ class Filler:
             model=self.id,
             seed=sampling.seed if sampling else None,
             temperature=sampling.temperature if sampling else None,
+            caption=subject.caption,
         )
 
     @cached_property
@@ -292,7 +304,15 @@ class Filler:
     def _fills(self, subject: Subject, drawn: Drawn) -> tuple[Fill, ...]:
         picture = subject.digest()
         return tuple(
-            Fill(recipe, tuple(z[i] for z in drawn.latents), self.digest, picture, subject.photo, subject.mask)
+            Fill(
+                recipe,
+                tuple(z[i] for z in drawn.latents),
+                self.digest,
+                picture,
+                subject.photo,
+                subject.mask,
+                caption=subject.caption,
+            )
             for i, recipe in enumerate(drawn.recipes)
         )
 
@@ -301,7 +321,7 @@ class Filler:
         return to_tensor(pixels).expand(self.model.config.channels, -1, -1)[None].to(self.device)
 
     @torch.inference_mode()
-    def _bound(self, subject: Subject, seed: int, samples: int) -> Likelihood | None:
+    def _bound(self, subject: Subject, shown: Shown, seed: int, samples: int) -> Likelihood | None:
         if subject.whole is None:
             return None
         known, m = self.at_once(subject.picture.pixels, subject.hole)
@@ -312,7 +332,7 @@ class Filler:
         noise = torch.Generator(self.device).manual_seed(key(seed, "bound"))
         pixels, kl, weights = [], [], []
         with autocast(self.device):
-            seen = self.model.encode(x, m)
+            seen = self.model.encode(x, m, told=shown.told, guidance=shown.guidance)
             for start in range(0, samples, AT_ONCE):
                 drawn, steps = self.model.infer(seen.repeat(min(AT_ONCE, samples - start)), noise)
                 pixels.append(drawn)

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("flags", "originals", "formats", "decode", "images", "encode", "masks"),
     ),
     ("models",),
-    ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves", "hub"),
+    ("checkpoint", "data", "diagnostics", "crop", "caption", "recipe", "octaves", "hub"),
     ("pipeline", "inputs", "completions", "effort", "drawing", "train", "export"),
     ("__init__",),
     ("evaluate", "benchmark", "bulk", "diagnose", "web"),
