@@ -211,9 +211,9 @@ def evaluate(
     seed
         The same seed draws the same holes and fills.
     """
-    from manyfill.checkpoint import looks_like_model
     from manyfill.evaluate.command import Options, evaluate
     from manyfill.evaluate.run import DEFAULT_BASELINES
+    from manyfill.locate import looks_like_model
 
     options = Options(
         models=tuple(word for word in models_and_data if looks_like_model(word)),

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from manyfill import octaves
 from manyfill.crop import Box, Part, paste
 from manyfill.effort import Effort, Progress, afford
 from manyfill.models.config import ModelConfig
-from manyfill.models.hvae import ConditionalHVAE
 from manyfill.octaves import Canvas
 from manyfill.recipe import Recipe, Recipes
+from manyfill.runtime import Runtime
 
 LONG = 200  # tiles from which on it is worth while to estimate the time first
 
@@ -40,7 +38,7 @@ class Drawn:
 
     fills: list[np.ndarray]
     totals: list[np.ndarray]
-    latents: list[Tensor]
+    latents: list[np.ndarray]
     recipes: list[Recipe]
     seconds: float
 
@@ -55,17 +53,17 @@ def joined(portions: Sequence[Drawn]) -> Drawn:
     return Drawn(
         [np.concatenate(part) for part in zip(*(p.fills for p in portions), strict=True)],
         [np.sum(part, 0) for part in zip(*(p.totals for p in portions), strict=True)],
-        [torch.cat(level) for level in zip(*(p.latents for p in portions), strict=True)],
+        [np.concatenate(level) for level in zip(*(p.latents for p in portions), strict=True)],
         [recipe for portion in portions for recipe in portion.recipes],
         sum(portion.seconds for portion in portions),
     )
 
 
 def draw(
-    model: ConditionalHVAE,
+    runtime: Runtime,
     pictures: Sequence[Shown],
     recipes: Recipes,
-    given: Sequence[Tensor],
+    given: Sequence[np.ndarray],
     tile_batch: int,
     max_memory: int | None,
     progress: Progress | None = None,
@@ -75,11 +73,11 @@ def draw(
 
     `given` are the latents (T, Z, size, size) of the first levels of a single picture, if known.
     """
-    config, done = model.config, 0
+    config, done = runtime.config, 0
     own = [recipes(len(config.levels) + max(map(len, shown.sizes)) - 1) for shown in pictures]
     effort = _effort(config, pictures, len(own[0]), tile_batch, max_memory)
     if progress and effort.tiles > LONG:
-        effort = replace(effort, seconds=effort.tiles * octaves.seconds_per_tile(model))
+        effort = replace(effort, seconds=effort.tiles * octaves.seconds_per_tile(runtime))
 
     def tick(tiles: int) -> None:
         nonlocal done
@@ -94,7 +92,7 @@ def draw(
         began = perf_counter()
         chosen = [each[start : start + portion] for each in own]
         boards = [_canvases(config, shown, each, given) for shown, each in zip(pictures, chosen, strict=True)]
-        octaves.draw(model, [canvas for board in boards for canvas in board], effort.batch, tick)
+        octaves.draw(runtime, [canvas for board in boards for canvas in board], effort.batch, tick)
         seconds = (perf_counter() - began) / len(pictures)
         yield [_drawn(board, seconds) for board in boards]
 
@@ -109,7 +107,9 @@ def _effort(
     return afford(tiles, values, around, fills, config, tile_batch, max_memory)
 
 
-def _canvases(config: ModelConfig, shown: Shown, recipes: Sequence[Recipe], given: Sequence[Tensor]) -> list[Canvas]:
+def _canvases(
+    config: ModelConfig, shown: Shown, recipes: Sequence[Recipe], given: Sequence[np.ndarray]
+) -> list[Canvas]:
     board, first = [], 0
     for number, (part, plan) in enumerate(zip(shown.parts, shown.sizes, strict=True)):
         canvas = Canvas(part, number, plan, recipes, config)
@@ -121,7 +121,7 @@ def _canvases(config: ModelConfig, shown: Shown, recipes: Sequence[Recipe], give
 
 def _drawn(board: Sequence[Canvas], seconds: float) -> Drawn:
     totals = [canvas.mean for canvas in board]
-    latents = [torch.cat(level, 1) for level in zip(*(canvas.latents for canvas in board), strict=True)]
+    latents = [np.concatenate(level, 1) for level in zip(*(canvas.latents for canvas in board), strict=True)]
     return Drawn([canvas.images for canvas in board], totals, latents, list(board[0].recipes), seconds)
 
 

@@ -17,7 +17,6 @@ from filling import NAMES, ROOT, fill_many, pictures_below, refused, rows, statu
 from PIL import Image
 
 import manyfill
-from manyfill import octaves
 from manyfill.bulk import fill as bulk_fill
 from manyfill.bulk.fill import BulkFiller, ahead
 from manyfill.bulk.pictures import folders
@@ -30,6 +29,7 @@ from manyfill.masks import draw, write_mask
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rank import Rank
+from manyfill.runtime import network
 
 pytestmark = pytest.mark.usefixtures("gappy")
 
@@ -67,7 +67,7 @@ def test_batches_change_a_grey_level_here_and_there_at_most(model: Path) -> None
 @pytest.mark.parametrize("precision", ["the processor's own", "float32"])
 def test_ranks_give_what_one_process_gives(model: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     if precision == "float32":  # there the last bit of a sum depends on what shares a batch
-        monkeypatch.setattr(octaves, "autocast", lambda _: nullcontext())
+        monkeypatch.setattr(network, "autocast", lambda _: nullcontext())
     assert fill_many(model, out="alone") == 0
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):

@@ -16,11 +16,11 @@ LONGEST_FILE = 350
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "progress", "rng", "rank", "files", "distributions", "html", "plots", "device", "quantiles"),
-        *("flags", "originals", "formats", "decode", "images", "encode", "masks"),
+        *("flags", "processors", "manifest", "originals", "formats", "decode", "images", "encode", "masks"),
     ),
     ("models",),
-    ("checkpoint", "data", "diagnostics", "crop", "recipe", "octaves"),
-    ("pipeline", "inputs", "completions", "effort", "drawing", "train", "export"),
+    ("locate", "checkpoint", "runtime", "data", "diagnostics", "crop", "recipe", "octaves"),
+    ("pipeline", "inputs", "completions", "likelihood", "effort", "drawing", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "diagnose", "web"),
     ("cli", "cli_adapt", "cli_data", "cli_diagnose", "cli_fill", "cli_info", "cli_steer", "cli_web", "demo"),

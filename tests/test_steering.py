@@ -170,7 +170,7 @@ def test_a_fill_of_another_model_or_picture_is_refused(filler: Filler, tiny: Fil
 
 
 def test_what_is_no_fill_is_named(filler: Filler, tmp_path) -> None:
-    from manyfill.checkpoint import DEFAULT_MODEL
+    from manyfill.locate import DEFAULT_MODEL
 
     (tmp_path / "text").write_text("no tensors")
     for path, words in ((tmp_path / "none", "no such file"), (tmp_path / "text", "is no file of a fill")):

@@ -108,6 +108,11 @@ class ModelConfig(Strict):
                 )
         return self
 
+    @property
+    def pixel_noise(self) -> int:
+        """How many uniform numbers the pixel distributions take to draw one pixel."""
+        return self.mixtures + self.channels
+
     def to_json(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
 

@@ -105,7 +105,7 @@ class ConditionalHVAE(nn.Module):
         blanked = x * (1 - m)
         completed = self._completed(blanked, m, guide, guide_present)
         of_known, of_whole = self._both(completed, x, m, guide, guide_present)
-        known = self._known(blanked, completed, m, of_known)
+        known = self.known(blanked, completed, m, of_known)
         return Seen(x, known, Evidence(self.topdown.recall_full(of_whole), self._pooled(x)))
 
     def _both(self, completed: Tensor, x: Tensor, m: Tensor, guide: Tensor, present: Tensor) -> tuple[Features, ...]:
@@ -148,7 +148,7 @@ class ConditionalHVAE(nn.Module):
         blanked = x * (1 - m)
         guide, guide_present = self._guide(x, guide, guide_present)
         completed = self._completed(blanked, m, guide, guide_present)
-        return self._known(blanked, completed, m, self.features(completed, m, guide, guide_present))
+        return self.known(blanked, completed, m, self.features(completed, m, guide, guide_present))
 
     def fill(self, known: Known, noise: Sequence[torch.Generator], temperature: float = 1.0) -> Fills:
         """Draw len(noise) fills, the same number for each picture, each from a generator of its own.
@@ -164,8 +164,9 @@ class ConditionalHVAE(nn.Module):
 
         return self.decode(known, from_prior, noise)
 
-    def decode(self, known: Known, choose: Choose, noise: Sequence[torch.Generator]) -> Fills:
-        """Traverse with `choose` and draw the pixels of every picture of `known`, one generator each."""
+    def decode(self, known: Known, choose: Choose, noise: Sequence[torch.Generator] | Tensor) -> Fills:
+        """Traverse with `choose` and draw the pixels of every picture of `known`, one generator each, or from uniform
+        numbers (R, K + C) for all hole pixels in the order of reading."""
         h, canvas, steps = self.topdown(known.evidence, None, known.missing, choose)
         x, mean = self.head.sample(h, canvas, known.x, known.m, noise)
         return Fills(x, mean, [step.z for step in steps])
@@ -179,7 +180,8 @@ class ConditionalHVAE(nn.Module):
         """The picture with its hole as its known pixels lead one to expect, or blank in a model without a canvas."""
         return blanked if self.expectation is None else self.expectation(blanked, m, guide, guide_present)
 
-    def _known(self, blanked: Tensor, completed: Tensor, m: Tensor, features: Features) -> Known:
+    def known(self, blanked: Tensor, completed: Tensor, m: Tensor, features: Features) -> Known:
+        """What blanked and completed pictures, their holes and the features of both tell."""
         pictures, missing = self._pooled(completed), self._pooled(m)
         recalled = self.topdown.recall_known(features, textures(pictures, missing) if self.config.canvas else {})
         return Known(blanked, m, Evidence(recalled, pictures), missing)

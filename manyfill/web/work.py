@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 
 from manyfill.completions import Timings, spread
 from manyfill.crop import Box
@@ -39,7 +39,7 @@ class Drawing:
     def __init__(self, filler: Filler, subject: Subject, sampling: Sampling, *steps: dict[str, Any]) -> None:
         self.filler, self.subject, self.sampling, self.steps = filler, subject, sampling, steps
         self.recipes: Recipes = sampling.recipes
-        self.given: Sequence[Tensor] = ()
+        self.given: Sequence[np.ndarray] = ()
         self.box, self.digest = hole_box(subject.hole), subject.digest()
         picture = replace(subject.picture, pixels=subject.picture.pixels[self.box], alpha=None, original=None)
         self.cut = Subject(picture, subject.hole[self.box])

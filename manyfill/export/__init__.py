@@ -1,0 +1,1 @@
+"""A trained model as graphs that run without torch."""
