@@ -23,7 +23,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline", "inputs", "completions", "likelihood", "effort", "drawing", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "diagnose", "web"),
-    ("cli", "cli_adapt", "cli_data", "cli_diagnose", "cli_fill", "cli_info", "cli_steer", "cli_web", "demo"),
+    (
+        "cli",
+        "cli_adapt",
+        "cli_data",
+        "cli_diagnose",
+        "cli_export",
+        "cli_fill",
+        "cli_info",
+        "cli_steer",
+        "cli_web",
+        "demo",
+    ),
     ("__main__",),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -18,18 +18,34 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
+import onnx_ir
 import torch
 from onnx import numpy_helper
+from onnx_ir.passes import common as passes
+from onnxscript import optimizer
 from torch import Tensor, nn
 from torch.export import Dim
 
 from manyfill.distributions import Gaussian
+from manyfill.errors import ConfigError
+from manyfill.models.config import ModelConfig
 from manyfill.models.hvae import ConditionalHVAE, Known
 from manyfill.models.topdown import Evidence
 from manyfill.runtime.exported import ENCODER, EXPECTATION, SAMPLER
 
 OPSET = 20
 TILES, DRAWN, PIXELS = "tiles", "drawn", "pixels"  # the names of the dynamic dimensions
+
+
+def check(source: str, config: ModelConfig) -> None:
+    """ConfigError for a network that draws position after position, which no graph of a fixed length does."""
+    chained = any(level.autoregressive for level in config.levels)
+    what = "autoregressive priors" if chained else "" if config.head == "mixture" else f"a {config.head} head"
+    if what:
+        raise ConfigError(
+            f"{source}: has {what}, which draws position after position and cannot be exported; export a model with "
+            "head=mixture and gaussian priors"
+        )
 
 
 class Encoder(nn.Module):
@@ -137,16 +153,38 @@ def _onnx(
             dynamic_shapes=tuple(shapes),
             opset_version=OPSET,
             dynamo=True,
-            optimize=False,  # the optimiser drops what is added to keep a logarithm or a quotient finite, as if it were 0
+            optimize=False,
             verbose=False,
         )
-    assert made is not None
+        assert made is not None
+        tidy(made.model)
     proto = made.model_proto
     split_weights(proto.graph)
+    del proto.graph.value_info[:]  # which tells of a batch of 1
     for each in proto.graph.input:
         if each.name in spread:
             each.type.tensor_type.shape.dim[0].dim_param = TILES
+    for each in proto.graph.output if spread else ():
+        each.type.tensor_type.shape.dim[0].dim_param = DRAWN
     return proto.SerializeToString()
+
+
+def tidy(model: onnx_ir.Model) -> None:
+    """Leave out of a graph what is constant or unused.
+
+    The exporter's own optimiser would go too far: it takes the 1e-12 that keeps a logarithm finite for a 0 to add.
+    """
+    optimizer.inline(model)
+    optimizer.fold_constants(model)
+    optimizer.remove_unused_nodes(model)
+    for each in (
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    ):
+        each(model)
 
 
 def split_weights(graph: onnx.GraphProto) -> None:
@@ -160,7 +198,10 @@ def split_weights(graph: onnx.GraphProto) -> None:
         whole, sizes = (stored[name] for name in node.input)
         axis = next((each.i for each in node.attribute if each.name == "axis"), 0)
         parts = np.split(whole, np.cumsum(sizes)[:-1], axis)
-        graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(part), name) for part, name in zip(parts, node.output, strict=True))
+        graph.initializer.extend(
+            numpy_helper.from_array(np.ascontiguousarray(part), name)
+            for part, name in zip(parts, node.output, strict=True)
+        )
     del graph.node[:]
     graph.node.extend(kept)
     used = {name for node in kept for name in node.input}

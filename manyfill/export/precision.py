@@ -6,7 +6,7 @@ What the closed form computes spans more orders of magnitude than either holds, 
 import logging
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,16 @@ from onnx import helper, numpy_helper
 from manyfill.masks import KINDS, draw
 from manyfill.rng import key, numpy_generator
 from manyfill.runtime import Noise
-from manyfill.runtime.exported import EXPECTATION, Exported
+from manyfill.runtime.exported import EXPECTATION, Exported, Precision
 from manyfill.runtime.graphs import Graphs
 
 SMALLEST = 64  # values: what is smaller is not worth a conversion
 PICTURES = 4  # drawn for each kind of hole to find the range of every activation
+
+
+def unchanged(exported: Exported) -> Exported:
+    """Single precision, as torch has it."""
+    return exported
 
 
 def halved(exported: Exported) -> Exported:
@@ -83,9 +88,10 @@ class Recorder(Graphs):
         uniform = self.draws.uniform(key(turn, "calibrate"), (int(m.sum()), self.config.pixel_noise))
         return Noise([z.astype(np.float32) for z in levels], 0, uniform)
 
-    def _run(self, name: str, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, name: str, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+        """As `Graphs`, and kept."""
         self.fed[name].append({each.name: inputs[each.name] for each in self.sessions[name].get_inputs()})
-        return super()._run(name, inputs)
+        return super().run(name, inputs)
 
 
 def _quantised(graph: bytes, feeds: list[dict[str, np.ndarray]]) -> bytes:
@@ -116,3 +122,6 @@ def _quantised(graph: bytes, feeds: list[dict[str, np.ndarray]]) -> bytes:
             return path.read_bytes()
     finally:
         logging.disable(before)
+
+
+VARIANTS: dict[Precision, Callable[[Exported], Exported]] = {"fp32": unchanged, "fp16": halved, "int8": quantised}

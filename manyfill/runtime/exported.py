@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -12,16 +12,16 @@ from manyfill.manifest import read_directory, sha256, write_directory
 from manyfill.models.config import ModelConfig, Strict, parse
 
 Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 EXPECTATION, ENCODER, SAMPLER = "expectation", "encoder", "sampler"
 
 
 class Export(Strict):
-    """export.json: the layout's version, the graphs' precision, the model's fingerprint and calibration, and by what
-    versions the graphs were made."""
+    """export.json: the layout's version, the graphs' precision, the model's calibration by level, and by what versions
+    the graphs were made."""
 
     format: Literal[1] = 1
     precision: Precision
-    model: str
     temperatures: list[float] = Field(min_length=1)
     made_by: dict[str, str]
 

@@ -47,8 +47,8 @@ class Graphs(Runtime):
         inputs = {"x": x * (1 - m), "m": m, "guide": guide if guided else np.zeros_like(x), "present": present}
         inputs["completed"] = inputs["x"]
         if EXPECTATION in self.sessions:
-            inputs |= self._run(EXPECTATION, inputs)
-        return Told(m, {"x": inputs["x"], **self._run(ENCODER, inputs)})
+            inputs |= self.run(EXPECTATION, inputs)
+        return Told(m, {"x": inputs["x"], **self.run(ENCODER, inputs)})
 
     def draw(self, told: Told, copies: int, noise: Noise) -> Tiles:
         """As `Runtime`."""
@@ -60,7 +60,7 @@ class Graphs(Runtime):
         inputs["given"] = np.array(noise.given, np.int64)
         inputs["where"] = np.flatnonzero(told.m.repeat(copies, 0))
         inputs["uniform"] = noise.pixels
-        found = self._run(SAMPLER, inputs)
+        found = self.run(SAMPLER, inputs)
         return Tiles(found["fill"], found["mean"], [found[f"latents{n:02d}"] for n in range(1, len(noise.levels) + 1)])
 
     @cached_property
@@ -73,7 +73,8 @@ class Graphs(Runtime):
         """As `Runtime`."""
         return threads() < processors()
 
-    def _run(self, name: str, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, name: str, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+        """What a graph makes of its inputs, all of them by name; others that are there it does not look at."""
         session = self.sessions[name]
         found = session.run(None, {each.name: inputs[each.name] for each in session.get_inputs()})
         return {each.name: value for each, value in zip(session.get_outputs(), found, strict=True)}
