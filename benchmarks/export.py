@@ -45,7 +45,7 @@ TORCH, TORCH_FP32 = "torch", "torch, fp32"
 def single_precision() -> Iterator[None]:
     """Torch without bfloat16, where a processor is quick at that."""
     before = network.autocast
-    network.autocast = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
+    network.autocast = lambda *_: contextlib.nullcontext()
     try:
         yield
     finally:

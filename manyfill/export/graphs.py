@@ -78,8 +78,8 @@ class Sampler(nn.Module):
             return torch.where(given > level, z[level], prior.sample(z[level]))
 
         h, canvas, steps = self.model.topdown(Evidence(recalled, pictures), None, missing, choose)
-        known = x.expand(z[0].shape[0], -1, -1, -1)
-        head = self.model.head
+        head, count = self.model.head, z[0].shape[0]
+        known, canvas = (t.expand(count, -1, -1, -1) for t in (x, canvas))  # without a canvas that is one tile's, empty
         fill, mean = head.draw(h, canvas, known, where, head.uniform(x, uniform))
         return [fill, mean, *(step.z for step in steps)]
 

@@ -1,7 +1,7 @@
 """What `Filler` needs of a model: to be told what is known of tiles, and to draw them from noise.
 
-Arrays go in and arrays come out. Whatever computes stands behind this: a torch network, or exported graphs without torch. All that is above, from files
-to tiles and back, is the same for both.
+Arrays go in and arrays come out. Whatever computes stands behind this: a torch network, or exported graphs without
+torch. All that is above, from files to tiles and back, is the same for both.
 
 Legend: T tiles that are told, N tiles that are drawn, C channels of the model, S its size, Z latent channels, R hole
 pixels of all N tiles. Arrays are float32, pictures in [-1, 1].
