@@ -204,7 +204,12 @@ def split_weights(graph: onnx.GraphProto) -> None:
         )
     del graph.node[:]
     graph.node.extend(kept)
-    used = {name for node in kept for name in node.input}
+    drop_unused(graph)
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Leave out the weights that no node takes."""
+    used = {name for node in graph.node for name in node.input}
     weights = [each for each in graph.initializer if each.name in used]
     del graph.initializer[:]
     graph.initializer.extend(weights)

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from manyfill.export.graphs import drop_unused
 from manyfill.masks import KINDS, draw
 from manyfill.rng import key, numpy_generator
 from manyfill.runtime import Noise
@@ -94,6 +95,19 @@ class Recorder(Graphs):
         return super().run(name, inputs)
 
 
+def _with_biases_apart(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Each convolution with a bias of its own: to shared ones the quantiser gives names that others have already."""
+    stored = {weights.name: weights for weights in model.graph.initializer}
+    for number, node in enumerate(model.graph.node):
+        if node.op_type == "Conv" and len(node.input) == 3 and node.input[2] in stored:
+            own = onnx.TensorProto()
+            own.CopyFrom(stored[node.input[2]])
+            own.name = node.input[2] = f"bias.{number}"
+            model.graph.initializer.append(own)
+    drop_unused(model.graph)
+    return model
+
+
 def _quantised(graph: bytes, feeds: list[dict[str, np.ndarray]]) -> bytes:
     from onnxruntime import quantization
 
@@ -110,7 +124,7 @@ def _quantised(graph: bytes, feeds: list[dict[str, np.ndarray]]) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "graph.onnx")
             quantization.quantize_static(
-                onnx.load_from_string(graph),
+                _with_biases_apart(onnx.load_from_string(graph)),
                 path,
                 Feeds(),
                 quant_format=quantization.QuantFormat.QDQ,
