@@ -14,8 +14,7 @@ def export(model: str = "default", /, *, onnx: Path, precision: Literal["fp32", 
     onnx
         The directory to write; an exported model that is there already is replaced.
     precision
-        fp16 stores the weights in half the size, int8 also computes convolutions on 8-bit integers; both change fills
-        (see docs/export.md).
+        fp16 stores the weights in half the size, int8 also does most of the work on 8-bit integers; both change fills.
     """
     from manyfill.export import export_model
 

@@ -32,7 +32,7 @@ def info(model: str = "default", /) -> None:
     console.print(known.card, markup=False, highlight=False)
 
 
-class Known(NamedTuple):
+class Facts(NamedTuple):
     """What there is to tell of a model; `sizes` in rows of the table."""
 
     config: "ModelConfig"
@@ -41,7 +41,7 @@ class Known(NamedTuple):
     card: str
 
 
-def _network(model: str) -> Known:
+def _network(model: str) -> Facts:
     from manyfill.checkpoint import load_model
 
     loaded = load_model(model)
@@ -49,10 +49,10 @@ def _network(model: str) -> Known:
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     sizes = [("parameters", f"{parameters:,}"), ("weights", _megabytes(size))]
-    return Known(loaded.model.config, sizes, loaded.figures, loaded.card)
+    return Facts(loaded.model.config, sizes, loaded.figures, loaded.card)
 
 
-def _exported(model: str) -> Known:
+def _exported(model: str) -> Facts:
     from manyfill.locate import locate
     from manyfill.runtime.exported import read_exported
 
@@ -60,7 +60,7 @@ def _exported(model: str) -> Known:
     made_by = ", ".join(f"{name} {version}" for name, version in found.export.made_by.items())
     sizes = [("exported", f"{found.export.precision}, by {made_by}")]
     sizes += [(f"{name} graph", _megabytes(len(graph))) for name, graph in found.graphs.items()]
-    return Known(found.config, sizes, found.figures, found.card)
+    return Facts(found.config, sizes, found.figures, found.card)
 
 
 def _megabytes(size: int) -> str:

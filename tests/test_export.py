@@ -1,5 +1,6 @@
 """Exported models: graphs that agree with torch, fills without it, refusals."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from exporting import CONFIGS, MICRO, SIZE, stored
+from PIL import Image
 
 import manyfill
 from manyfill import Fill, Filler
@@ -194,6 +196,18 @@ def test_levels_are_kept_redrawn_and_blended(exported: Path, models: dict[str, P
     assert np.array_equal(open_picture(here / "steps/fill-00.png").pixels, origin)
     with pytest.raises(PictureError, match="another model"):
         Fill.load(kept).check(Filler.from_pretrained(models["canvas"], device="cpu").digest, "")
+
+
+def test_the_page_fills_with_an_exported_model(exported: Path) -> None:
+    from serving import HOLE, client, parts, unzipped
+    from serving import PIXELS as SENT
+
+    (image,) = Filler.from_pretrained(exported)(SENT, HOLE, n=1, seed=4).images
+    with client(exported) as web:
+        answer = web.post("/api/v1/fill", files=parts(), data={"n": 1, "seed": 4})
+    assert answer.status_code == 200
+    found = Image.open(io.BytesIO(unzipped(answer.content)["fill-00.png"]))
+    assert np.array_equal(np.asarray(found), image)
 
 
 BLOCKED = """

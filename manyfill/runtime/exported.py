@@ -72,10 +72,11 @@ def read_exported(directory: Path) -> Exported:
         card = files.get("README.md", b"").decode()
     except ValueError as error:
         raise ModelError(f"{directory}: cannot be read as an exported model ({error}); {mend}") from None
-    if parts["export.json"].get("format") != Export.model_fields["format"].default:
+    described = parts["export.json"]
+    if not isinstance(described, dict) or described.get("format") != Export.model_fields["format"].default:
         raise ModelError(f"{directory}: was exported by another version of manyfill; export the model anew")
     config = parse(ModelConfig, parts["config.json"], f"{directory}/config.json")
-    export = parse(Export, parts["export.json"], f"{directory}/export.json")
-    if len(export.temperatures) != len(config.levels):
+    export = parse(Export, described, f"{directory}/export.json")
+    if len(export.temperatures) != len(config.levels) or (EXPECTATION in graphs) != config.canvas:
         raise ModelError(f"{directory}: export.json does not fit config.json; {mend}")
     return Exported(config, export, graphs, card, parts["figures.json"])
