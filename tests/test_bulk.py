@@ -17,7 +17,6 @@ from filling import NAMES, ROOT, fill_many, pictures_below, refused, rows, statu
 from PIL import Image
 
 import manyfill
-from manyfill.bulk import fill as bulk_fill
 from manyfill.bulk.fill import BulkFiller, ahead
 from manyfill.bulk.pictures import folders
 from manyfill.checkpoint import save_model
@@ -276,7 +275,7 @@ def test_only_a_core_to_spare_lets_pictures_be_read_and_written_while_others_are
     for kind, name in ((BulkFiller, "_read"), (manyfill.Filler, "draw"), (BulkFiller, "_finish")):
         act = getattr(kind, name)
         monkeypatch.setattr(kind, name, lambda *a, act=act, name=name: order.append(name) or act(*a))
-    monkeypatch.setattr(bulk_fill, "leaves_a_core", lambda _: spare)
+    monkeypatch.setattr(network, "leaves_a_core", lambda _: spare)
     assert fill_many(model, "--batch", "2", "--workers", "1") == 0
     in_turn = ["_read", "draw", "_finish"] * len(NAMES)
     assert sorted(order) == sorted(in_turn) and (order == in_turn) != spare

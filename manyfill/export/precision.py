@@ -58,8 +58,8 @@ def _halved(model: onnx.ModelProto) -> bytes:
 
 
 def quantised(exported: Exported) -> Exported:
-    """The blocks' convolutions on 8-bit integers: weights by output channel, activations by the ranges that they take in
-    fills of the model's own pictures with every kind of hole."""
+    """The blocks' convolutions on 8-bit integers: weights by output channel, activations by the ranges that they take
+    in fills of the model's own pictures with every kind of hole."""
     fed = Recorder(exported).calibrated()
     graphs = {
         name: graph if name == EXPECTATION else _quantised(graph, fed[name]) for name, graph in exported.graphs.items()
