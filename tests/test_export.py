@@ -329,6 +329,14 @@ def test_another_layout_and_a_graph_that_cannot_run(exported: Path, tmp_path: Pa
         open_runtime(str(tmp_path / "later"))
 
 
+def test_the_head_of_a_card_stays_at_its_head() -> None:
+    from manyfill.export import write_card
+
+    card = write_card("mine", "fp16", "---\ntags:\n- inpainting\n---\n# A card\n\n---\n")
+    assert card.startswith("---\ntags:\n- inpainting\n---\n# mine, exported\n") and card.endswith("# A card\n\n---\n")
+    assert "fp16" in card and write_card("mine", "fp32", "# A card\n").startswith("# mine, exported\n")
+
+
 def test_every_preset_is_either_exportable_or_refused() -> None:
     from manyfill.export.graphs import check
 

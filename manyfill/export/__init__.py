@@ -9,7 +9,7 @@ from manyfill.runtime.exported import Exported, Precision, is_exported
 
 NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
 
-CARD = """# {source}, exported
+CARD = """{front}# {source}, exported
 
 The model below as three graphs in ONNX, {precision}, made by `manyfill export`. They take their noise as inputs, their
 batches are dynamic, and manyfill fills pictures with them on onnxruntime, without torch:
@@ -42,11 +42,21 @@ def export_model(source: str, directory: Path, precision: Precision = "fp32") ->
         made_by={name: version(name) for name in ("manyfill", *NEEDED)},
     )
     name = loaded.id if source == "default" or not Path(source).exists() else Path(source).resolve().name
-    card = CARD.format(source=name, precision=precision, card=loaded.card)
-    whole = Exported(loaded.model.config, export, graphs(loaded.model), card, loaded.figures)
+    whole = Exported(
+        loaded.model.config, export, graphs(loaded.model), write_card(name, precision, loaded.card), loaded.figures
+    )
     exported = VARIANTS[precision](whole)
     exported.save(directory)
     return exported
+
+
+def write_card(source: str, precision: Precision, card: str) -> str:
+    """The model's card with how it is used when exported; what a hub reads at its head stays there."""
+    front, body = "", card
+    if card.startswith("---\n") and card.count("---\n") > 1:
+        _, head, body = card.split("---\n", 2)
+        front = f"---\n{head}---\n"
+    return CARD.format(front=front, source=source, precision=precision, card=body)
 
 
 def _check_place(directory: Path) -> None:
