@@ -129,6 +129,9 @@ class OnePhotograph:
     def name(self, index: int) -> str:
         return "astronaut"
 
+    def captions(self, index: int) -> list[str]:
+        return []
+
 
 def training_step(model: ConditionalHVAE) -> Task:
     """Forward, backward, clipping, optimiser and moving average for one batch with mixed holes and guides."""

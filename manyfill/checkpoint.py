@@ -18,6 +18,8 @@ from manyfill.locate import locate
 from manyfill.manifest import MANIFEST, first_line, read_directory, sha256, write_directory
 from manyfill.models.config import ModelConfig, parse
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.pretrained import PretrainedText
+from manyfill.models.tokens import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Loaded:
 def save_model(
     directory: Path, model: ConditionalHVAE, card: str, figures: dict[str, Any], keep: Sequence[str] = ()
 ) -> None:
-    """Write config, weights (float32 safetensors), card and figures as one directory; OutputError if it cannot be.
+    """Write config, weights (float32 safetensors), vocabulary, card and figures as one directory; OutputError.
 
     A directory that is there already is replaced, but for what `keep` names in it.
     """
@@ -44,6 +46,8 @@ def save_model(
         "README.md": card.encode(),
         "figures.json": (json.dumps(figures, indent=2) + "\n").encode(),
     }
+    if model.vocabulary is not None:
+        files[model.vocabulary.file] = model.vocabulary.text.encode()
     write_directory(directory, files, keep)
 
 
@@ -51,13 +55,15 @@ def load_model(source: str | Path = "default") -> Loaded:
     """The model of `source`: "default", a directory, or a Hugging Face hub id "owner/name". ModelError if unusable."""
     directory = locate(source)
     files = read_directory(directory, "copy the model directory again, or train it anew")
-    missing = {"config.json", "model.safetensors"} - files.keys()
-    if missing:
-        raise ModelError(f"{directory}: is no model directory, it lacks {', '.join(sorted(missing))}")
+    _check_holds(directory, files, "config.json", "model.safetensors")
     try:
         config = parse(ModelConfig, json.loads(files["config.json"]), f"{directory}/config.json")
         model = ConditionalHVAE(config)
         model.load_state_dict(safetensors.torch.load(files["model.safetensors"]))
+        if config.captions:
+            kind = PretrainedText if config.captions.encoder else Vocabulary
+            _check_holds(directory, files, kind.file)
+            model.vocabulary = kind.of(files[kind.file].decode())
         card, figures = files.get("README.md", b"").decode(), json.loads(files.get("figures.json", b"{}"))
     except (ValueError, SafetensorError) as error:
         raise ModelError(f"{directory}: cannot be read as a model ({first_line(error)}); copy it again") from None
@@ -66,6 +72,12 @@ def load_model(source: str | Path = "default") -> Loaded:
             f"{directory}/model.safetensors: does not fit config.json; copy the model directory again"
         ) from None
     return Loaded(model.eval(), str(source), card, figures)
+
+
+def _check_holds(directory: Path, files: dict[str, bytes], *names: str) -> None:
+    missing = sorted(set(names) - files.keys())
+    if missing:
+        raise ModelError(f"{directory}: is no model directory, it lacks {', '.join(missing)}")
 
 
 def save_temperatures(directory: Path, model: ConditionalHVAE) -> None:
@@ -79,9 +91,10 @@ def save_temperatures(directory: Path, model: ConditionalHVAE) -> None:
 
 
 def digest(model: ConditionalHVAE) -> str:
-    """A model's fingerprint, of its config and weights."""
+    """A model's fingerprint, of its config, its weights and its vocabulary."""
     tensors = (tensor.detach().cpu().contiguous().numpy().tobytes() for _, tensor in sorted(model.state_dict().items()))
-    return sha256([model.config.to_json().encode(), *tensors])
+    vocabulary = [model.vocabulary.text.encode()] if model.vocabulary else []
+    return sha256([model.config.to_json().encode(), *tensors, *vocabulary])
 
 
 def save_state(directory: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:

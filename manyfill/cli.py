@@ -98,6 +98,7 @@ def train(
     init: str | None = None,
     fork: Path | None = None,
     masks: str | None = None,
+    captions: bool = False,
     seed: int | None = None,
     strict: bool = False,
 ) -> None:
@@ -108,7 +109,7 @@ def train(
     Parameters
     ----------
     data
-        Folders of pictures (read recursively), tar shards, or both.
+        Folders of pictures (read recursively), tar shards, lists of pictures with captions (COCO .json, .csv), or all.
     out
         Folder of the run; OUT/model is what fill --model takes.
     val
@@ -129,6 +130,8 @@ def train(
         Start from the weights and the settings of this run, but for what other flags and DATA change; OUT is a new run.
     masks
         A mask picture or a folder of them, instead of drawn masks.
+    captions
+        Learn to read the captions that come with DATA (docs/captions.md).
     seed
         Fixes everything drawn at random; 0 if left out.
     strict
@@ -153,6 +156,7 @@ def train(
                 masks=masks,
                 seed=seed,
                 strict=strict,
+                captions=captions,
             )
         run(settings, out, ranks)
 

@@ -44,11 +44,12 @@ def shard(
     Parameters
     ----------
     source
-        A folder of pictures, also one with a metadata.jsonl (Hugging Face imagefolder), or a COCO captions JSON.
+        A folder of pictures, also one with a metadata.jsonl (Hugging Face imagefolder), or a list of pictures with
+        captions: a COCO JSON, or a CSV of two columns.
     out
         Folder of the shards.
     images
-        Folder of the pictures that a COCO JSON lists; looked for beside it if left out.
+        Folder of the pictures that a JSON or CSV lists; looked for beside it if left out.
     size
         Shrink larger pictures until their shorter side has so many pixels; left out, JPEG and PNG stay as they are.
     per_shard
@@ -92,9 +93,9 @@ def inspect(
     Parameters
     ----------
     source
-        A folder of pictures, a tar shard, or a COCO captions JSON.
+        A folder of pictures, a tar shard, or a list of pictures with captions (COCO JSON, CSV).
     images
-        Folder of the pictures that a COCO JSON lists; looked for beside it if left out.
+        Folder of the pictures that a JSON or CSV lists; looked for beside it if left out.
     out
         Where to write; SOURCE's name followed by -inspected if left out.
     max_pixels
@@ -137,8 +138,8 @@ def _keep_apart(source: Path, out: Path) -> None:
 def _open(source: Path, images: Path | None) -> "PictureFiles":
     from manyfill.data import open_source
 
-    if images is not None and source.suffix.lower() != ".json":
-        raise ConfigError(f"--images {images}: goes with a COCO captions .json only; drop it")
+    if images is not None and source.suffix.lower() not in (".json", ".csv"):
+        raise ConfigError(f"--images {images}: goes with a captions .json or .csv only; drop it")
     return open_source(source, images=images)
 
 

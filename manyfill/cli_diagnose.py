@@ -14,6 +14,7 @@ def levels(
     out: Path = Path("levels"),
     n: Count = 6,
     seed: int = 0,
+    caption: str | None = None,
 ) -> None:
     """Show what each latent level of MODEL does to a fill of PHOTO.
 
@@ -34,10 +35,12 @@ def levels(
         How many draws a row.
     seed
         The same seed draws the same fills.
+    caption
+        What the picture shows, for a model that reads captions.
     """
     from manyfill.diagnose.levels import write_levels
 
-    print(write_levels(model, photo, mask, out, n, seed))
+    print(write_levels(model, photo, mask, out, n, seed, caption))
 
 
 def diagnose(run: Path, /, *, live: bool = False) -> None:

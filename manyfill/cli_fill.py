@@ -95,6 +95,8 @@ def fill(
     truth: Path | None = None,
     latents: bool = False,
     adapt: str | None = None,
+    caption: str | None = None,
+    guidance: float = 1.0,
     options: Options = LEFT_OUT,
 ) -> None:
     """Fill the hole of PHOTO n times.
@@ -127,6 +129,10 @@ def fill(
     adapt
         First learn from what is known of PHOTO itself for so long, such as 2m or 30s, or so many steps; if that helps,
         the fills are drawn by what was learnt, and OUT/model keeps it for --model. Ctrl-C ends the learning early.
+    caption
+        What the whole picture shows, such as "a brown dog on the grass", for a model that was trained with captions.
+    guidance
+        How closely fills follow the caption: 1 as the model does, more to exaggerate, 0 hardly.
     """
     from manyfill.inputs import parse_temperature
 
@@ -136,7 +142,9 @@ def fill(
     learnt = None if adapt is None else cli_adapt.adapt(filler, photo, mask, adapt, seed, cap, folder / "model")
     filler = learnt.filler if learnt else filler
     with shown() as progress:
-        completions = filler(photo, mask, n, seed, spread, truth, cap, progress=progress)
+        completions = filler(
+            photo, mask, n, seed, spread, truth, cap, progress=progress, caption=caption, guidance=guidance
+        )
     finish(completions, folder, encoding, latents, options.as_json, learnt)
 
 

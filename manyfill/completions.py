@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manyfill.caption import Caption
 from manyfill.crop import Box
 from manyfill.encode import Encoding
 from manyfill.files import make_folder, save_bytes
@@ -44,7 +45,7 @@ class Completions:
     expectation averaged over the fills; std float32 (H, W), the fills' standard deviation in grey levels averaged
     over the channels; bound None without `truth`; fills N records to reroll and blend from; crop None where nothing was
     missing; original what the picture's file held, for files like it; seed and temperature None for a blend, which has
-    none.
+    none; caption what the model was told, if anything.
     """
 
     images: list[np.ndarray]
@@ -62,6 +63,7 @@ class Completions:
     model: str
     seed: int | None
     temperature: float | Sequence[float] | None
+    caption: Caption | None = None
 
     @property
     def latents(self) -> list[np.ndarray]:
@@ -82,6 +84,7 @@ class Completions:
             "seed": self.seed,
             "seeds": list(map(list, self.seeds)),
             "temperature": self.temperature,
+            **(self.caption.record() if self.caption else {}),
             "size": {"height": height, "width": width},
             "hole_pixels": int(self.mask.sum()),
             "crop": self.crop and self.crop._asdict(),

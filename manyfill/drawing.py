@@ -15,7 +15,7 @@ from manyfill.effort import Effort, Progress, afford
 from manyfill.models.config import ModelConfig
 from manyfill.octaves import Canvas
 from manyfill.recipe import Recipe, Recipes
-from manyfill.runtime import Runtime
+from manyfill.runtime import Runtime, Said
 
 LONG = 200  # tiles from which on it is worth while to estimate the time first
 
@@ -23,12 +23,13 @@ LONG = 200  # tiles from which on it is worth while to estimate the time first
 @dataclass(frozen=True)
 class Shown:
     """What the model is shown of a picture of `values` values: its holes, the sizes that each is drawn at, and the
-    square `box` around all of them."""
+    square `box` around all of them; and what is said of it, if anything."""
 
     box: Box
     parts: list[Part]
     sizes: list[list[int]]
     values: int
+    said: Said | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def _effort(
     tiles = fills * sum(octaves.rows(part, plan, config.size) for part, plan in holes)
     values = sum(shown.values for shown in pictures)
     around = config.channels * sum(part.box.side**2 for part, _ in holes)
-    return afford(tiles, values, around, fills, config, tile_batch, max_memory)
+    walks = 2 if any(shown.said and shown.said.guidance != 1 for shown in pictures) else 1
+    return afford(tiles, values, around, fills, config, tile_batch, max_memory, walks)
 
 
 def _canvases(
@@ -114,6 +116,7 @@ def _canvases(
     for number, (part, plan) in enumerate(zip(shown.parts, shown.sizes, strict=True)):
         canvas = Canvas(part, number, plan, recipes, config)
         canvas.given = [z[first : first + len(canvas.cells)] for z in given]
+        canvas.said = shown.said
         first += len(canvas.cells)
         board.append(canvas)
     return board

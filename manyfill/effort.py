@@ -33,17 +33,18 @@ Progress = Callable[[Effort, int], None]
 
 
 def afford(
-    tiles: int, pixels: int, squares: int, fills: int, config: ModelConfig, batch: int, most: int | None
+    tiles: int, pixels: int, squares: int, fills: int, config: ModelConfig, batch: int, most: int | None, walks: int = 1
 ) -> Effort:
     """The largest batch up to `batch` whose memory keeps to `most` bytes; ConfigError where not even one tile does.
 
-    `pixels` and `squares` count the values (H W C and s s C) of all pictures and of the squares around their holes.
+    `pixels` and `squares` count the values (H W C and s s C) of all pictures and of the squares around their holes,
+    `walks` how often each tile is walked: twice under guidance.
     """
     # Every fill, the mean and the picture at its full size, and the deviation in four bytes.
     whole = pixels * (fills + 2) + 4 * pixels
     # Of every square the fills, their guides, a copy of each on the way; and its means and shrinking in four bytes.
     around = squares * (4 * fills + 24)
-    row = 32 * max(stage.size**2 * stage.width for stage in config.stages)
+    row = walks * 32 * max(stage.size**2 * stage.width for stage in config.stages)
     fixed = RUNTIME + whole + around
     if most is not None:
         if fixed + row > most:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Union
 import numpy as np
 from PIL import Image
 
+from manyfill.caption import Caption
 from manyfill.errors import ConfigError, PictureError
 from manyfill.formats import check_array, of_array
 from manyfill.images import DEFAULT_MAX_PIXELS, Picture, open_picture, picture_of, to_pixels
@@ -77,13 +78,14 @@ def parse_temperature(text: str) -> float | tuple[float, ...]:
 @dataclass(frozen=True)
 class Subject:
     """A picture, its hole (H, W), and all of it (H, W, C) where the truth is known; the files of picture and mask, if
-    that is what they were given as."""
+    that is what they were given as; and what is said of it."""
 
     picture: Picture
     hole: np.ndarray
     whole: np.ndarray | None = None
     photo: Path | None = None
     mask: Path | None = None
+    caption: Caption | None = None
 
     @property
     def original(self) -> Original:
@@ -105,6 +107,7 @@ def read(
     mask: PictureLike | None = None,
     truth: PictureLike | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    caption: Caption | None = None,
 ) -> Subject:
     """The picture with its hole and truth, in any of the forms that `Filler` takes; PictureError."""
     picture = _read_picture(image, "picture", max_pixels)
@@ -113,7 +116,7 @@ def read(
     picture = replace(_in_range(picture, hole), notes=(*picture.notes, *notes, *more))
     whole = None if truth is None else _read_truth(truth, picture, max_pixels)
     photo, painted = (Path(f) if isinstance(f, (str, os.PathLike)) else None for f in (image, mask))
-    return Subject(picture, hole, whole, photo, painted)
+    return Subject(picture, hole, whole, photo, painted, caption)
 
 
 def _read_picture(source: PictureLike, what: str, max_pixels: int) -> Picture:

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyfill.caption import tell
 from manyfill.crop import shrink, surround
 from manyfill.device import autocast
 from manyfill.images import to_tensor
 from manyfill.inputs import Subject
 from manyfill.models.bound import bits_per_dim, importance_bound, level_kl, log_weight
+from manyfill.models.guidance import UNGUIDED, Guidance
 from manyfill.models.hvae import ConditionalHVAE, Known
 from manyfill.rng import key
 
@@ -72,8 +74,10 @@ def _tensor(model: ConditionalHVAE, pixels: np.ndarray) -> Tensor:
 
 @torch.inference_mode()
 def bound(model: ConditionalHVAE, subject: Subject, seed: int, samples: int) -> Likelihood:
-    """Of a subject whose whole picture is known."""
+    """Of a subject whose whole picture is known, given its caption if it has one."""
     assert subject.whole is not None
+    told = tell(model, subject.caption) if subject.caption else {}
+    guidance = Guidance(subject.caption.guidance) if subject.caption else UNGUIDED
     known, m = at_once(model, subject.picture.pixels, subject.hole)
     box, size = surround(subject.hole, model.config.size), model.config.size
     whole, _ = shrink(box.cut(subject.whole), np.zeros_like(box.cut(subject.hole)), size)
@@ -82,7 +86,7 @@ def bound(model: ConditionalHVAE, subject: Subject, seed: int, samples: int) -> 
     noise = torch.Generator(x.device).manual_seed(key(seed, "bound"))
     pixels, kl, weights = [], [], []
     with autocast(x.device):
-        seen = model.encode(x, m)
+        seen = model.encode(x, m, told=told, guidance=guidance)
         for start in range(0, samples, AT_ONCE):
             drawn, steps = model.infer(seen.repeat(min(AT_ONCE, samples - start)), noise)
             pixels.append(drawn)

@@ -24,6 +24,17 @@ def _centre(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     return mask
 
 
+def _large(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    mask = np.zeros((height, width), bool)
+    top, left = height // 8, width // 8
+    mask[top : height - top, left : width - left] = True
+    return mask
+
+
+def _all(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    return np.ones((height, width), bool)
+
+
 def _boxes(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     mask = np.zeros((height, width), bool)
     for _ in range(rng.integers(1, 5)):
@@ -145,22 +156,25 @@ _DRAW: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
     "half": _half,
 }
 KINDS: tuple[str, ...] = tuple(_DRAW)
+# The middle three quarters of each side, and everything: to be asked for by name.
+LARGE_KINDS: tuple[str, ...] = ("large", "all")
+_DRAW |= {"large": _large, "all": _all}
 
 
 def draw(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one mask of a kind from `KINDS`; the same generator state gives the same mask.
+    """Draw one mask of a kind from `KINDS` or `LARGE_KINDS`; the same generator state gives the same mask.
 
-    Returns bool (height, width) with at least one missing and one known pixel. Raises ConfigError for an unknown
-    kind or a side under 4 pixels.
+    Returns bool (height, width) with at least one missing pixel and, but for "all", a known one. Raises ConfigError
+    for an unknown kind or a side under 4 pixels.
     """
     if kind not in _DRAW:
-        raise ConfigError(f"mask kind {kind!r} does not exist; choose from {', '.join(KINDS)}")
+        raise ConfigError(f"mask kind {kind!r} does not exist; choose from {', '.join(_DRAW)}")
     if min(height, width) < SMALLEST_SIDE:
         raise ConfigError(
             f"a {width}x{height} picture is too small for a drawn mask; use sides of at least {SMALLEST_SIDE}"
         )
     mask = _DRAW[kind](height, width, rng)
-    if mask.all() or not mask.any():
+    if (mask.all() and kind != "all") or not mask.any():
         _flip_one(mask, rng)
     return mask
 

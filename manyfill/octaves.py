@@ -20,7 +20,7 @@ from manyfill.crop import Part, enlarge, shrink, shrink_hole
 from manyfill.images import to_levels, to_planes
 from manyfill.models.config import ModelConfig
 from manyfill.recipe import Layer, Recipe
-from manyfill.runtime import Noise, Runtime
+from manyfill.runtime import Noise, Runtime, Said
 
 TILE_BATCH = 32
 # Of the latents in tiles with a guide, on top of the fill's own. The guide is the model's own answer, rougher than a
@@ -92,7 +92,7 @@ class Canvas:
     images (N, s, s, C) are the fills so far, guides the last answer enlarged, `known` (s, s) what tiles may build upon;
     mean (s, s, C) is the expectation of the pixel distributions, summed over the fills; latents by level
     (N, T, Z, size, size) are those of the first size, of which `given` (T, Z, size, size) are the first levels' if they
-    are known.
+    are known. `said` is a caption, of every tile alike.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class Canvas:
         self.part, self.number, self.sizes, self.recipes, self.config = part, number, sizes, recipes, config
         self.guides: np.ndarray | None = None
         self.given: Sequence[np.ndarray] = ()
+        self.said: Said | None = None
         self.step = 0
         small, _ = self._enter()
         self.images = np.repeat(small[None], len(recipes), 0)
@@ -247,11 +248,14 @@ def _draw(runtime: Runtime, batch: Batch) -> None:
             level[row.fill, row.place] = z[number]
 
 
-def _seen(rows: Sequence[Row], holes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The rows' tiles, with their holes and guides, as `Runtime.tell` takes them."""
+def _seen(
+    rows: Sequence[Row], holes: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[Said | None]]:
+    """The rows' tiles, with their holes, guides and captions, as `Runtime.tell` takes them."""
     x = to_planes(np.stack([row.canvas.images[row.fill][row.cell.tile] for row in rows]))
     guided = [row.canvas.guides[row.fill][row.cell.tile] for row in rows if row.canvas.guides is not None]
-    return x, np.stack(holes)[:, None].astype(np.float32), to_planes(np.stack(guided)) if guided else None
+    guide = to_planes(np.stack(guided)) if guided else None
+    return x, np.stack(holes)[:, None].astype(np.float32), guide, [row.canvas.said for row in rows]
 
 
 def _noise(runtime: Runtime, rows: Sequence[Row], pixels: Sequence[int]) -> Noise:

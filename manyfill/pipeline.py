@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manyfill import octaves
+from manyfill.caption import Caption
 from manyfill.completions import Completions, Timings, spread
 from manyfill.crop import parts, surround
 from manyfill.drawing import Drawn, Shown, draw, joined, pasted
@@ -102,6 +103,8 @@ class Filler:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         bound_samples: int = BOUND_SAMPLES,
         progress: Progress | None = None,
+        caption: str | None = None,
+        guidance: float = 1.0,
     ) -> Completions:
         """Draw n fills of the picture; fill i is a function of (picture, mask, seed, i) and the temperature.
 
@@ -112,13 +115,15 @@ class Filler:
         masks are paths or PIL images (luma over 127 = missing), or arrays or tensors (H, W) of bool, 0 and 1, or 0 to
         255; None takes the picture's transparent pixels. `truth` is the whole picture, for the bounds,
         estimated with `bound_samples` draws of the posterior at the model's size. Hole pixels of `image` are never
-        read. `progress` is told the effort beforehand, and then how far it is. Raises PictureError and ConfigError.
+        read. `progress` is told the effort beforehand, and then how far it is. A model with captions takes a `caption`
+        of the picture, which fills follow more closely the larger the `guidance` (1: as the model does). Raises
+        PictureError and ConfigError.
         """
         started = perf_counter()
         assert bound_samples >= 1
-        sampling = Sampling(n, seed, temperature)
+        sampling, said = Sampling(n, seed, temperature), Caption.of(caption, guidance)
         network = None if truth is None else self.model  # before any work is done
-        subject = read(image, mask, truth, max_pixels)
+        subject = read(image, mask, truth, max_pixels, said)
         shown = self.show(subject)
         drawn = joined(list(self.portions(shown, sampling.recipes, progress=progress))) if shown else None
         began = perf_counter()
@@ -189,10 +194,10 @@ class Filler:
         progress: Progress | None,
     ) -> Completions:
         started = perf_counter()
-        subject = read(image, mask, max_pixels=max_pixels)
+        subject = read(image, mask, max_pixels=max_pixels, caption=fills[0].caption)
         picture = subject.digest()
         for fill in fills:
-            fill.check(self.digest, picture)
+            fill.check(self.digest, picture, subject.caption)
         shown = self.show(subject)
         assert shown, "a picture with fills has a hole"
         drawn = joined(list(self.portions(shown, recipes, given, progress)))
@@ -215,7 +220,8 @@ class Filler:
             raise PictureError(f"{name}: is in colour but the model is grey; convert it or change --model")
         found = parts(pixels, hole, config.size)
         plans = [octaves.sizes(part, config.size) for part in found]
-        return Shown(surround(hole, config.size), found, plans, pixels.size)
+        said = self.runtime.read(subject.caption) if subject.caption else None
+        return Shown(surround(hole, config.size), found, plans, pixels.size, said)
 
     def draw(self, pictures: Sequence[Shown], sampling: Sampling) -> list[Drawn]:
         """The fills of each picture, of all of them in common batches; each from noise of its own."""
@@ -255,7 +261,7 @@ class Filler:
         began = perf_counter()
         pixels, hole = subject.picture.pixels, subject.hole
         if shown and drawn:
-            box, notes = shown.box, subject.picture.notes
+            box, notes = shown.box, (*subject.picture.notes, *(shown.said.notes if shown.said else ()))
             mean, *images = (
                 pasted(pixels, shown.parts, fills) for fills in (drawn.means, *zip(*drawn.fills, strict=True))
             )
@@ -279,12 +285,21 @@ class Filler:
             model=self.id,
             seed=sampling.seed if sampling else None,
             temperature=sampling.temperature if sampling else None,
+            caption=subject.caption,
         )
 
     def _fills(self, subject: Subject, drawn: Drawn) -> tuple[Fill, ...]:
         picture = subject.digest()
         return tuple(
-            Fill(recipe, tuple(z[i] for z in drawn.latents), self.digest, picture, subject.photo, subject.mask)
+            Fill(
+                recipe,
+                tuple(z[i] for z in drawn.latents),
+                self.digest,
+                picture,
+                subject.photo,
+                subject.mask,
+                caption=subject.caption,
+            )
             for i, recipe in enumerate(drawn.recipes)
         )
 

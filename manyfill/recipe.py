@@ -22,6 +22,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
+from manyfill.caption import Caption
 from manyfill.errors import ConfigError, PictureError
 from manyfill.files import save_bytes
 from manyfill.rng import Draws, key
@@ -88,7 +89,7 @@ class Fill:
     """One fill, to reroll or blend: its recipe, its latents by level (T, Z, size, size), and what it was drawn for.
 
     `model` and `picture` are fingerprints, of the weights and of picture and hole. `photo` and `mask` are the files it
-    was drawn from, if any.
+    was drawn from, `caption` is what it was told, if any.
     """
 
     recipe: Recipe
@@ -98,6 +99,7 @@ class Fill:
     photo: Path | None = None
     mask: Path | None = None
     name: str = "the fill"
+    caption: Caption | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file; OutputError where that fails."""
@@ -107,6 +109,7 @@ class Fill:
             "model": self.model,
             "picture": self.picture,
             "layers": [[list(map(list, layer.sources)), layer.temperature] for layer in self.recipe.layers],
+            **(self.caption.record() if self.caption else {}),
             # Relative, so that a folder with pictures and fills can be moved.
             **{
                 what: os.path.relpath(file.resolve(), path.resolve().parent)
@@ -133,20 +136,25 @@ class Fill:
                 for sources, temperature in record["layers"]
             )
             found = {what: path.parent / record[what] if what in record else None for what in ("photo", "mask")}
-            return cls(Recipe(layers), latents, record["model"], record["picture"], **found, name=str(path))
+            told = Caption(str(record["caption"]), float(record["guidance"])) if "caption" in record else None
+            return cls(
+                Recipe(layers), latents, record["model"], record["picture"], **found, name=str(path), caption=told
+            )
         except FileNotFoundError:
             raise PictureError(f"{path}: no such file; name one that `fill --latents` wrote") from None
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, ConfigError):
             raise PictureError(
                 f"{path}: is no file of a fill's latents; name one that `fill --latents` wrote"
             ) from None
 
-    def check(self, model: str, picture: str) -> None:
-        """PictureError if it was drawn for another model or picture."""
+    def check(self, model: str, picture: str, caption: Caption | None = None) -> None:
+        """PictureError if it was drawn for another model or picture, or told something else."""
         if self.model != model:
             raise PictureError(f"{self.name}: was drawn by another model; name that one with --model")
         if self.picture != picture:
             raise PictureError(f"{self.name}: was drawn for another picture or mask; give the same ones again")
+        if self.caption != caption:
+            raise PictureError(f"{self.name}: was drawn under another caption; blend fills of one caption and guidance")
 
 
 def parse_levels(levels: str | Iterable[int], count: int) -> frozenset[int]:

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("flags", "processors", "manifest", "originals", "formats", "decode", "images", "encode", "masks"),
     ),
     ("models",),
-    ("locate", "checkpoint", "runtime", "data", "diagnostics", "crop", "recipe", "octaves"),
+    ("locate", "checkpoint", "runtime", "data", "diagnostics", "crop", "caption", "recipe", "octaves"),
     ("pipeline", "inputs", "completions", "likelihood", "effort", "drawing", "train", "export"),
     ("__init__",),
     ("evaluate", "bulk", "diagnose", "web"),

@@ -271,7 +271,7 @@ def test_bad_input_is_one_line_and_exit_2(
         (["--size", "-1"], "--size"),
         (["--workers", "0"], "--workers"),
         (["--max-pixels", "0"], "--max-pixels"),
-        (["--images", "x"], "--images x: goes with a COCO"),
+        (["--images", "x"], "--images x: goes with a captions"),
     ],
 )
 def test_impossible_flags_are_refused(

@@ -129,7 +129,7 @@ def test_a_set_of_nothing_but_broken_files_is_still_a_report(
         (["empty"], "empty: no pictures"),
         (["a.png"], "a.png: neither a folder"),
         (["sound", "--out", "a.png"], "a.png: cannot be made a folder"),
-        (["sound", "--images", "x"], "--images x: goes with a COCO"),
+        (["sound", "--images", "x"], "--images x: goes with a captions"),
         (["sound", "--out", "sound/out"], "sound/out: lies within sound"),
         (["."], "here-inspected: lies within ."),
     ],

@@ -259,7 +259,8 @@ LARGE = png(np.zeros((2001, 2000), np.uint8))
         (parts(), {"view": "all"}, "view: input should be 'picture' or 'hole'"),
         (parts(), {"temprature": "1"}, "'temprature': there is no such field; there are image, mask, n"),
         (parts(), {"n": ["1", "2"]}, "n: was sent 2 times"),
-        (parts(), {"caption": "a cat"}, "there is no such field"),
+        (parts(), {"label": "a cat"}, "there is no such field"),
+        (parts(), {"caption": "a cat"}, "caption: this model reads none"),
     ],
 )
 def test_refusals_name_what_is_wrong(

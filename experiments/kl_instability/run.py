@@ -50,7 +50,9 @@ def cells(quick: bool) -> list[Cell]:
     if quick:
         return [cell("plain", 7, RATES[0], 0, 4), cell("default", 7, RATES[0], 0, 4)]
     grid = product(range(MANY_SEEDS), RATES, LEVELS, DESIGNS)
-    return [cell(design, levels, rate, seed) for seed, rate, levels, design in grid if asked(design, levels, rate, seed)]
+    return [
+        cell(design, levels, rate, seed) for seed, rate, levels, design in grid if asked(design, levels, rate, seed)
+    ]
 
 
 def asked(design: str, levels: int, rate: float, seed: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations  # so that filling, which reads pictures too, needs no torch
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -30,6 +30,8 @@ class Source(Protocol):
 
     def name(self, index: int) -> str: ...
 
+    def captions(self, index: int) -> list[str]: ...
+
 
 class Skipped(NamedTuple):
     """A picture that was passed over, and why."""
@@ -40,7 +42,10 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One training case: x (C, H, W) in [-1, 1], m (1, H, W) 0/1, guide (C, H, W) or None where absent."""
+    """One training case: x (C, H, W) in [-1, 1], m (1, H, W) 0/1, guide (C, H, W) or None where absent.
+
+    `told` is the one of its `captions` that is told this time, if any.
+    """
 
     x: Tensor
     m: Tensor
@@ -48,14 +53,15 @@ class Sample:
     captions: list[str]
     name: str
     skipped: list[Skipped] = field(default_factory=list)
+    told: str | None = None
 
 
 @dataclass
 class Batch:
     """B cases: x (B, C, H, W) in [-1, 1], m (B, 1, H, W) 0/1 with 1 = missing, and what goes with them.
 
-    guide (B, C, H, W) is zero where guide_present (B,) is 0. skipped names the pictures that could not be read on the
-    way to this batch.
+    guide (B, C, H, W) is zero where guide_present (B,) is 0. told (B) is the caption of each that is told, or None.
+    skipped names the pictures that could not be read on the way to this batch.
     """
 
     x: Tensor
@@ -65,6 +71,7 @@ class Batch:
     captions: list[list[str]]
     names: list[str]
     skipped: list[Skipped] = field(default_factory=list)
+    told: list[str | None] = field(default_factory=list)
 
     @property
     def known(self) -> Tensor:
@@ -76,7 +83,7 @@ class Batch:
         x, m, guide, present = (
             t.to(device, non_blocking=True) for t in (self.x, self.m, self.guide, self.guide_present)
         )
-        return Batch(x, m, guide, present, self.captions, self.names, self.skipped)
+        return replace(self, x=x, m=m, guide=guide, guide_present=present)
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -92,4 +99,5 @@ def collate(samples: list[Sample]) -> Batch:
         captions=[s.captions for s in samples],
         names=[s.name for s in samples],
         skipped=[skip for s in samples for skip in s.skipped],
+        told=[s.told for s in samples],
     )

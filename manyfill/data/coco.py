@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from manyfill.data.listed import ListedSource
+from manyfill.data.listed import ListedSource, folder_of
 from manyfill.errors import DataError
 
 
@@ -53,19 +53,7 @@ def _other(path: Path, why: str) -> DataError:
 
 
 def _folder(path: Path, given: Path | None, names: dict[str, list[str]]) -> Path:
-    """Where the pictures lie. A few may be missing, so any one of them is proof enough."""
+    """Where the pictures lie."""
     part = path.stem.partition("_")[2]  # train2017 of captions_train2017
     beside = [path.parent, *(at / part for at in (path.parent, path.parent.parent, path.parent.parent / "images"))]
-    candidates = [given] if given is not None else beside[: 4 if part else 1]
-    for folder in candidates:
-        if any(_is_file(folder / name) for name in names):
-            return folder
-    told = ", ".join(map(str, candidates))
-    raise DataError(f"{path}: none of its {len(names):,} pictures is in {told}; name their folder with --images")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long
-        return False
+    return folder_of(path, [given] if given is not None else beside[: 4 if part else 1], list(names))

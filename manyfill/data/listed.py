@@ -1,12 +1,16 @@
 """Pictures that a list names, with the captions that it gives them."""
 
+import os
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from manyfill.data.folder import is_picture
 from manyfill.data.pictures import PictureFiles
 from manyfill.data.strings import Strings, printable
-from manyfill.errors import PictureError
+from manyfill.errors import DataError, PictureError
+
+NAMED = 3
 
 
 class ListedSource(PictureFiles):
@@ -44,3 +48,30 @@ class ListedSource(PictureFiles):
 def _written(text: str) -> str:
     """The text as UTF-8 can hold it: JSON may name halves of a character."""
     return text.encode("utf-8", "replace").decode()
+
+
+def folder_of(path: Path, candidates: Sequence[Path], names: Sequence[str]) -> Path:
+    """The first of the folders that holds a picture of a list; DataError with the first names of both sides if none
+    does. A few pictures may be missing, so any one of them is proof enough."""
+    for folder in candidates:
+        if any(_is_file(folder / name) for name in names):
+            return folder
+    there = [name for folder in dict.fromkeys(candidates) if folder.is_dir() for name in sorted(os.listdir(folder))]
+    pictures = [name for name in there if is_picture(name)]
+    told = ", ".join(map(str, candidates))
+    raise DataError(
+        f"{path}: none of its {len(names):,} pictures{_first(names)} is among the {len(pictures):,} in "
+        f"{told}{_first(pictures)}; put it beside them, or name their folder with --images"
+    )
+
+
+def _first(names: Sequence[str]) -> str:
+    shown = ", ".join(map(printable, names[:NAMED]))
+    return f" ({shown}{', ...' if len(names) > NAMED else ''})" if names else ""
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False

@@ -7,7 +7,7 @@ draws, so any number of workers gives the same batches, and the step is all that
 import itertools
 import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from manyfill.data.batch import Batch, Example, Sample, Skipped, Source, collate
 from manyfill.errors import ConfigError, DataError, ManyfillError, PictureError
 from manyfill.images import resize, to_tensor
-from manyfill.masks import KINDS, SMALLEST_SIDE, MaskFolder, draw
+from manyfill.masks import KINDS, LARGE_KINDS, SMALLEST_SIDE, MaskFolder, draw
 from manyfill.rng import numpy_generator
 
 DEFAULT_MASKS: Mapping[str, float] = {
@@ -38,7 +38,8 @@ class StreamConfig:
     """What is drawn: pictures of `size`, with holes by weight of kind ("folder" stands for the user's own masks).
 
     `augment` takes random square tiles of pictures larger than `size`, else the central one; `flip` mirrors half of
-    all pictures. ConfigError for impossible values.
+    all pictures. A picture's captions are kept from the model in `caption_drop` of the cases, and one is drawn in the
+    others. ConfigError for impossible values.
     """
 
     size: int
@@ -48,6 +49,7 @@ class StreamConfig:
     guide_probability: float = 0.5
     augment: bool = True
     flip: bool = True
+    caption_drop: float = 1.0
 
     def __post_init__(self) -> None:
         if self.size < SMALLEST_SIDE:
@@ -56,7 +58,9 @@ class StreamConfig:
             raise ConfigError(f"channels={self.channels}: must be 1 (grey) or 3 (colour)")
         if not 0 <= self.guide_probability <= 1:
             raise ConfigError(f"guide_probability={self.guide_probability}: must lie in 0..1")
-        valid = (*KINDS, "folder")
+        if not 0 <= self.caption_drop <= 1:
+            raise ConfigError(f"caption_drop={self.caption_drop}: must lie in 0..1")
+        valid = (*KINDS, *LARGE_KINDS, "folder")
         for kind, weight in self.masks.items():
             if kind not in valid:
                 raise ConfigError(f"masks: unknown kind '{kind}'; valid kinds are {', '.join(valid)}")
@@ -92,7 +96,8 @@ class TrainingSamples(Dataset[Sample]):
         rng = self._rng("guide", epoch, place)
         guide = draw_guide(pixels, rng) if rng.random() < config.guide_probability else None
         mask = self._draw_mask(self._rng("mask", epoch, place))
-        return _sample(pixels, mask, guide, example, skipped)
+        told = draw_caption(example.captions, self._rng("caption", epoch, place), config.caption_drop)
+        return _sample(pixels, mask, guide, example, skipped, told)
 
     def _rng(self, purpose: str, epoch: int, place: int) -> np.random.Generator:
         return numpy_generator(self.config.seed, purpose, epoch, place)
@@ -186,12 +191,24 @@ def draw_guide(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return coarse_guide(pixels, factor, blur, noise)
 
 
+def draw_caption(captions: Sequence[str], rng: np.random.Generator, drop: float) -> str | None:
+    """One of a picture's captions, each as likely, or in a share `drop` of the cases none."""
+    if not captions or rng.random() < drop:
+        return None
+    return captions[int(rng.integers(len(captions)))]
+
+
 def _sample(
-    pixels: np.ndarray, mask: np.ndarray, guide: np.ndarray | None, example: Example, skipped: list[Skipped]
+    pixels: np.ndarray,
+    mask: np.ndarray,
+    guide: np.ndarray | None,
+    example: Example,
+    skipped: list[Skipped],
+    told: str | None,
 ) -> Sample:
     m: Tensor = torch.from_numpy(np.ascontiguousarray(mask)).to(torch.float32)[None]
     coarse = None if guide is None else to_tensor(guide)
-    return Sample(to_tensor(np.ascontiguousarray(pixels)), m, coarse, example.captions, example.name, skipped)
+    return Sample(to_tensor(np.ascontiguousarray(pixels)), m, coarse, example.captions, example.name, skipped, told)
 
 
 class _Steps(Dataset[Batch | ManyfillError]):
@@ -262,8 +279,8 @@ def fixed_batches(
 ) -> Iterator[Batch]:
     """The first `limit` pictures in order for validation: central crops, one kind of mask fixed by (seed, picture).
 
-    `guide` adds the clean guide of factor 2. The last batch may be smaller. Unreadable pictures are noted
-    in `skipped`, or raise PictureError if `strict`; DataError if none can be read.
+    `guide` adds the clean guide of factor 2; of several captions the first is told. The last batch may be smaller.
+    Unreadable pictures are noted in `skipped`, or raise PictureError if `strict`; DataError if none can be read.
     """
     ready: list[Sample] = []
     skipped: list[Skipped] = []
@@ -280,7 +297,8 @@ def fixed_batches(
             ready = []
         pixels = with_channels(tile(example.pixels, size, None), channels)
         mask = draw(kind, size, size, numpy_generator(seed, "mask", index))
-        ready.append(_sample(pixels, mask, coarse_guide(pixels, 2) if guide else None, example, skipped))
+        coarse, first = coarse_guide(pixels, 2) if guide else None, next(iter(example.captions), None)
+        ready.append(_sample(pixels, mask, coarse, example, skipped, first))
         skipped = []
     if not ready:
         raise DataError(f"no validation picture can be read{f': {skipped[0].reason}' if skipped else ''}")

@@ -10,6 +10,7 @@ from manyfill.data.folder import FolderSource, files_below, is_picture
 from manyfill.data.imagefolder import METADATA, read_metadata
 from manyfill.data.pictures import PictureFiles
 from manyfill.data.shards import ShardSource
+from manyfill.data.table import read_table
 from manyfill.errors import DataError
 
 
@@ -43,11 +44,12 @@ class JoinedSource(PictureFiles):
 
 
 def open_source(*paths: Path | str, images: Path | None = None, arrays: bool = False) -> PictureFiles:
-    """All pictures of the given paths in order: folders (searched through), .tar shards and COCO captions (.json).
+    """All pictures of the given paths in order: folders (searched through), .tar shards, and lists of pictures with
+    captions, COCO's .json or a .csv.
 
     A folder is taken whole, the shards in it too: where train and test shards lie side by side, name the shards. Where
     a metadata.jsonl lies in it, that gives the captions of what it lists. `images` is the folder of the pictures that
-    a .json lists; `arrays` takes .npy files in folders for pictures too. DataError for a path that is missing, of
+    a list names; `arrays` takes .npy files in folders for pictures too. DataError for a path that is missing, of
     another kind or without pictures.
     """
     if not paths:
@@ -63,9 +65,11 @@ def _parts(path: Path, images: Path | None, arrays: bool) -> list[PictureFiles]:
         parts = [ShardSource(path)]
     elif kind == ".json" and path.is_file():
         parts = [read_coco(path, images)]
+    elif kind == ".csv" and path.is_file():
+        parts = [read_table(path, images)]
     elif path.exists():
         raise DataError(
-            f"{path}: neither a folder, a .tar shard nor a captions .json; give the folder that holds the pictures"
+            f"{path}: neither a folder, a .tar shard nor a list (.json, .csv); give the folder that holds the pictures"
         )
     else:
         raise DataError(f"{path}: no such folder or .tar shard; check the path")

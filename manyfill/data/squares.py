@@ -36,6 +36,9 @@ class Squares:
     def name(self, index: int) -> str:
         return f"{self.picture}, square {index}"
 
+    def captions(self, index: int) -> list[str]:
+        return []
+
     def box(self, index: int) -> Box:
         """Where a square lies."""
         rng = numpy_generator(self.seed, "square", index)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyfill.caption import Caption, tell
 from manyfill.completions import hatched
 from manyfill.device import autocast
 from manyfill.diagnostics import Take, expected, spread, takes_of
@@ -37,10 +38,16 @@ class LevelGrids:
 
 @torch.inference_mode()
 def level_grids(
-    filler: Filler, image: PictureLike, mask: PictureLike | None = None, n: int = 6, seed: int = 0
+    filler: Filler,
+    image: PictureLike,
+    mask: PictureLike | None = None,
+    n: int = 6,
+    seed: int = 0,
+    caption: str | None = None,
 ) -> LevelGrids:
     """Grids of N expected pictures a row, at the model's size. Raises PictureError and ConfigError."""
     Sampling(n, seed)
+    said = Caption.of(caption)
     subject = read(image, mask)
     if not subject.hole.any():
         raise PictureError(f"{subject.picture.name}: nothing is missing; paint the hole white in --mask")
@@ -48,7 +55,7 @@ def level_grids(
     x, m = at_once(model, subject.picture.pixels, subject.hole)
     levels, names = len(specs), [f"{i}: {spec.size}x{spec.size}" for i, spec in enumerate(specs, 1)]
     with autocast(filler.device):
-        known = model.encode_known(x, m)
+        known = model.encode_known(x, m, told=tell(model, said) if said else {})
         low = max(1, model.config.size // LOW_CELLS)
         moved, moved_low = (spread(model, known, max(n, 8), seed, cell)[:, 0].tolist() for cell in (1, low))
 
@@ -79,11 +86,19 @@ def _sheet(first: list[np.ndarray], rows: list[list[np.ndarray]], names: list[st
     return contact_sheet([first, *rows], labels, tile=max(TILE, first[0].shape[0]))
 
 
-def write_levels(model: str | os.PathLike[str], photo: Path, mask: Path | None, out: Path, n: int, seed: int) -> str:
+def write_levels(
+    model: str | os.PathLike[str],
+    photo: Path,
+    mask: Path | None,
+    out: Path,
+    n: int,
+    seed: int,
+    caption: str | None = None,
+) -> str:
     """Write OUT/alone.png, OUT/rest.png and OUT/levels.json; returns a summary. Raises ManyfillError."""
     import json
 
-    grids = level_grids(Filler.from_pretrained(model), photo, mask, n, seed)
+    grids = level_grids(Filler.from_pretrained(model), photo, mask, n, seed, caption)
     make_folder(out)
     save_png(out / "alone.png", grids.alone)
     save_png(out / "rest.png", grids.rest)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from manyfill.data import Source
 from manyfill.data.loader import tile, with_channels
 from manyfill.errors import ConfigError, DataError, PictureError
-from manyfill.masks import KINDS, MaskFolder, draw, read_mask
+from manyfill.masks import KINDS, LARGE_KINDS, MaskFolder, draw, read_mask
 from manyfill.rng import key, numpy_generator
 
 FOLDER = "folder"
@@ -42,8 +42,8 @@ class Case:
 class Cases:
     """The pictures `numbers` of a source, cropped centrally to `size`, under holes of one kind.
 
-    `kind` is one of `manyfill.masks.KINDS`, or "folder": then picture i has the mask i of `masks`, from the first again
-    after the last, cropped as the picture is. Reading raises PictureError.
+    `kind` is one of `KINDS` or `LARGE_KINDS` of `manyfill.masks`, or "folder": then picture i has the mask i of
+    `masks`, from the first again after the last, cropped as the picture is. Reading raises PictureError.
     """
 
     source: Source
@@ -91,10 +91,10 @@ def kinds(asked: str | None, mask_dir: Path | None) -> list[str]:
         return [FOLDER] if mask_dir else list(KINDS)
     found = list(dict.fromkeys(filter(None, asked.split(","))))
     for kind in found:
-        if kind not in KINDS:
-            raise ConfigError(f"--masks {kind}: no such kind; choose from {', '.join(KINDS)}")
+        if kind not in (*KINDS, *LARGE_KINDS):
+            raise ConfigError(f"--masks {kind}: no such kind; choose from {', '.join((*KINDS, *LARGE_KINDS))}")
     if not found:
-        raise ConfigError(f"--masks: names no kind; choose from {', '.join(KINDS)}")
+        raise ConfigError(f"--masks: names no kind; choose from {', '.join((*KINDS, *LARGE_KINDS))}")
     return found + [FOLDER] * bool(mask_dir)
 
 

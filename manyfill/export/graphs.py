@@ -38,7 +38,10 @@ TILES, DRAWN, PIXELS = "tiles", "drawn", "pixels"  # the names of the dynamic di
 
 
 def check(source: str, config: ModelConfig) -> None:
-    """ConfigError for a network that draws position after position, which no graph of a fixed length does."""
+    """ConfigError for a network that reads captions, or draws position after position, which no graph of a fixed length
+    does."""
+    if config.captions is not None:
+        raise ConfigError(f"{source}: reads captions, which cannot be exported; export a model without captions")
     chained = any(level.autoregressive for level in config.levels)
     what = "autoregressive priors" if chained else "" if config.head == "mixture" else f"a {config.head} head"
     if what:

@@ -41,11 +41,38 @@ class LevelSpec(Strict):
         return self.prior == "autoregressive"
 
 
+class CaptionSpec(Strict):
+    """How captions are read: up to `length` of so many `tokens`, by a transformer of `width`, `depth` and `heads`.
+
+    The top-down path attends to them on maps of the sizes `attend`. `encoder` is the directory or hub id of a frozen
+    text encoder of the transformers library, which then reads them in place of a vocabulary of their own; its states
+    are of `encoder_width`.
+    """
+
+    tokens: int = Field(4096, ge=300)
+    length: int = Field(32, ge=1)
+    width: int = Field(128, ge=1)
+    depth: int = Field(2, ge=0)
+    heads: int = Field(4, ge=1)
+    attend: tuple[int, ...] = (4, 8, 16)
+    encoder: str | None = None
+    encoder_width: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> "CaptionSpec":
+        if self.width % self.heads:
+            raise ValueError(f"a width of {self.width} cannot be shared by {self.heads} heads; make it a multiple")
+        if (self.encoder is None) != (self.encoder_width is None):
+            raise ValueError("an encoder and an encoder_width go together")
+        return self
+
+
 class ModelConfig(Strict):
     """A conditional HVAE. `stages` run from fine to coarse, `levels` from coarse (level 1) to fine (level L).
 
     With `canvas` every level draws on a picture that the next ones refine, and codes the error still left in it. What
     it starts from tells so many `kinds` of picture apart; 0 takes all for one.
+    With `captions` a sentence can say what is missing.
     `bounded` keeps latent means and scales within limits. `dropout` drops maps within blocks, `border_dropout` all that
     a border connection tells of a picture, both while training only.
     """
@@ -72,6 +99,7 @@ class ModelConfig(Strict):
     mixtures: int = Field(5, ge=1)
     couple_channels: bool = True
     guide: bool = True
+    captions: CaptionSpec | None = None
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> "ModelConfig":
@@ -114,7 +142,9 @@ class ModelConfig(Strict):
         return self.mixtures + self.channels
 
     def to_json(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+        # Without captions as before there were any, so that older models keep their fingerprints.
+        unsaid = {"captions"} if self.captions is None else set()
+        return json.dumps(self.model_dump(mode="json", exclude=unsaid), indent=2) + "\n"
 
 
 def parse(kind: type[BaseModel], values: dict[str, Any], where: str) -> Any:
@@ -244,3 +274,5 @@ PRESETS["pixelvae64"] = PRESETS["base64"].model_copy(
 )
 # base64 with the head of Reed et al. (2017).
 PRESETS["multiscale64"] = PRESETS["base64"].model_copy(update={"head": "multiscale"})
+# base64 that also reads captions: `--init default` starts it from the shipped weights.
+PRESETS["caption64"] = PRESETS["base64"].model_copy(update={"captions": CaptionSpec()})

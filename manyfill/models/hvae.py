@@ -13,29 +13,40 @@ from torch import Tensor, nn
 
 from manyfill.distributions import Gaussian
 from manyfill.models.bound import Bound, level_kl, nested_losses
+from manyfill.models.captions import TextEncoder, Told
 from manyfill.models.config import ModelConfig
 from manyfill.models.expectation import Expectation
 from manyfill.models.features import FeatureExtractor, Features
+from manyfill.models.guidance import UNGUIDED, Guidance
 from manyfill.models.heads import make_head
+from manyfill.models.pretrained import PretrainedText
 from manyfill.models.texture import textures
+from manyfill.models.tokens import Vocabulary
 from manyfill.models.topdown import Choose, Evidence, Step, TopDown
+
+CAPTION_PARTS = ("reader.", "topdown.joins.")
+"""How the names of the parameters begin that only a model with captions has."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """All that fills of a batch share, worked out once: x (B, C, S, S) with 0 in the hole, m (B, 1, S, S)."""
+    """All that fills of a batch share, worked out once: x (B, C, S, S) with 0 in the hole, m (B, 1, S, S).
+
+    `guidance` says how closely they follow their captions.
+    """
 
     x: Tensor
     m: Tensor
     evidence: Evidence
     missing: dict[int, Tensor]
+    guidance: Guidance = UNGUIDED
 
     def repeat(self, n: int) -> "Known":
         """Each picture n times in a row: B becomes B * n."""
 
         many = partial(_repeated, n=n)
         missing = {size: many(share) for size, share in self.missing.items()}
-        return Known(many(self.x), many(self.m), self.evidence.each(many), missing)
+        return Known(many(self.x), many(self.m), self.evidence.each(many), missing, self.guidance)
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,10 @@ class Fills:
 
 
 class ConditionalHVAE(nn.Module):
-    """p(x_H, z | x_K, m, guide) and q(z | x, m, guide) of `docs/design.md`, section 2."""
+    """p(x_H, z | x_K, m, guide, caption) and q(z | x, m, guide, caption) of `docs/design.md`, section 2.
+
+    A model with captions reads them by its `vocabulary`, which is learnt before anything else is.
+    """
 
     temperatures: Tensor
 
@@ -76,6 +90,8 @@ class ConditionalHVAE(nn.Module):
         self.head = make_head(config)
         # Of each level, as calibration found it; saved with the weights it was found for.
         self.register_buffer("temperatures", torch.ones(len(config.levels)))
+        self.reader = TextEncoder(config.captions) if config.captions else None
+        self.vocabulary: Vocabulary | PretrainedText | None = None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -85,13 +101,28 @@ class ConditionalHVAE(nn.Module):
         guide: Tensor | None = None,
         guide_present: Tensor | None = None,
         noise: torch.Generator | Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> Bound:
         """One sample of the bound for pictures x (B, C, S, S) in [-1, 1] with holes m (B, 1, S, S) of 0 and 1.
 
         `guide` (B, C, S, S) counts where `guide_present` (B,) is 1; the posterior's `noise` is as in
-        `infer`.
+        `infer`, the captions' `tokens` as in `tell`.
         """
-        return self.bound(self.encode(x, m, guide, guide_present), noise)[0]
+        told = None if tokens is None else self.tell(tokens)
+        return self.bound(self.encode(x, m, guide, guide_present, told), noise)[0]
+
+    def tokens(self, captions: Sequence[str | None]) -> Tensor:
+        """Captions, None where there is none, as `tell` takes them."""
+        assert self.config.captions is not None, "a model without captions is told none"
+        assert self.vocabulary is not None, "a vocabulary comes before any learning"
+        return self.vocabulary.read(captions, self.config.captions.length)
+
+    def tell(self, tokens: Tensor) -> dict[int, Told]:
+        """What captions, of tokens int64 (B, T) or states (B, T, E), tell the top-down path at each size; nothing where
+        all are 0."""
+        assert self.reader is not None, "a model without captions is told none"
+        states, present = self.reader(tokens)
+        return {int(size): join.recall(states, present) for size, join in self.topdown.joins.items()}  # type: ignore[operator]
 
     def bound(self, seen: Seen, noise: torch.Generator | Tensor | None = None) -> tuple[Bound, list[Step]]:
         """One sample of the bound, and every level's step on the way to it; `noise` as in `infer`."""
@@ -99,13 +130,21 @@ class ConditionalHVAE(nn.Module):
         dims = seen.known.m.flatten(1).sum(1) * self.config.channels
         return Bound(pixels, level_kl(steps), dims, nested_losses(seen.full.pictures, steps)), steps
 
-    def encode(self, x: Tensor, m: Tensor, guide: Tensor | None = None, guide_present: Tensor | None = None) -> Seen:
-        """What the known pixels and the whole pictures tell; x, m and the guide as in `forward`."""
+    def encode(
+        self,
+        x: Tensor,
+        m: Tensor,
+        guide: Tensor | None = None,
+        guide_present: Tensor | None = None,
+        told: dict[int, Told] | None = None,
+        guidance: Guidance = UNGUIDED,
+    ) -> Seen:
+        """What the known pixels, the whole pictures and their captions tell; x, m and the guide as in `forward`."""
         guide, guide_present = self._guide(x, guide, guide_present)
         blanked = x * (1 - m)
         completed = self._completed(blanked, m, guide, guide_present)
         of_known, of_whole = self._both(completed, x, m, guide, guide_present)
-        known = self.known(blanked, completed, m, of_known)
+        known = self.known(blanked, completed, m, of_known, told, guidance)
         return Seen(x, known, Evidence(self.topdown.recall_full(of_whole), self._pooled(x)))
 
     def _both(self, completed: Tensor, x: Tensor, m: Tensor, guide: Tensor, present: Tensor) -> tuple[Features, ...]:
@@ -138,17 +177,25 @@ class ConditionalHVAE(nn.Module):
             return posterior.sample(own.contiguous(memory_format=torch.channels_last))
 
         known = seen.known
-        h, canvas, steps = self.topdown(known.evidence, seen.full, known.missing, from_posterior)
+        h, canvas, steps = self.topdown(known.evidence, seen.full, known.missing, from_posterior, known.guidance)
         return self.head.log_prob(h, canvas, seen.x, known.m), steps
 
     def encode_known(
-        self, x: Tensor, m: Tensor, guide: Tensor | None = None, guide_present: Tensor | None = None
+        self,
+        x: Tensor,
+        m: Tensor,
+        guide: Tensor | None = None,
+        guide_present: Tensor | None = None,
+        told: dict[int, Told] | None = None,
+        guidance: Guidance = UNGUIDED,
     ) -> Known:
-        """What the known pixels tell, once per picture; x and m as in `forward`, hole pixels of x are not read."""
+        """What the known pixels and captions tell, once per picture; x and m as in `forward`, hole pixels of x are not
+        read."""
         blanked = x * (1 - m)
         guide, guide_present = self._guide(x, guide, guide_present)
         completed = self._completed(blanked, m, guide, guide_present)
-        return self.known(blanked, completed, m, self.features(completed, m, guide, guide_present))
+        features = self.features(completed, m, guide, guide_present)
+        return self.known(blanked, completed, m, features, told, guidance)
 
     def fill(self, known: Known, noise: Sequence[torch.Generator], temperature: float = 1.0) -> Fills:
         """Draw len(noise) fills, the same number for each picture, each from a generator of its own.
@@ -167,7 +214,7 @@ class ConditionalHVAE(nn.Module):
     def decode(self, known: Known, choose: Choose, noise: Sequence[torch.Generator] | Tensor) -> Fills:
         """Traverse with `choose` and draw the pixels of every picture of `known`, one generator each, or from uniform
         numbers (R, K + C) for all hole pixels in the order of reading."""
-        h, canvas, steps = self.topdown(known.evidence, None, known.missing, choose)
+        h, canvas, steps = self.topdown(known.evidence, None, known.missing, choose, known.guidance)
         x, mean = self.head.sample(h, canvas, known.x, known.m, noise)
         return Fills(x, mean, [step.z for step in steps])
 
@@ -180,11 +227,19 @@ class ConditionalHVAE(nn.Module):
         """The picture with its hole as its known pixels lead one to expect, or blank in a model without a canvas."""
         return blanked if self.expectation is None else self.expectation(blanked, m, guide, guide_present)
 
-    def known(self, blanked: Tensor, completed: Tensor, m: Tensor, features: Features) -> Known:
-        """What blanked and completed pictures, their holes and the features of both tell."""
+    def known(
+        self,
+        blanked: Tensor,
+        completed: Tensor,
+        m: Tensor,
+        features: Features,
+        told: dict[int, Told] | None = None,
+        guidance: Guidance = UNGUIDED,
+    ) -> Known:
+        """What blanked and completed pictures, their holes, the features of both and captions tell."""
         pictures, missing = self._pooled(completed), self._pooled(m)
         recalled = self.topdown.recall_known(features, textures(pictures, missing) if self.config.canvas else {})
-        return Known(blanked, m, Evidence(recalled, pictures), missing)
+        return Known(blanked, m, Evidence(recalled, pictures, told or {}), missing, guidance if told else UNGUIDED)
 
     def _pooled(self, x: Tensor) -> dict[int, Tensor]:
         """Averages of x (B, c, S, S) over the cells of every level's size."""

@@ -5,7 +5,8 @@ Shapes: B batch, C channels, H W size of a level, Z latent channels.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from manyfill.distributions import Gaussian
 from manyfill.models.blocks import Upsample, activation, blocks, conv, kernel_at
+from manyfill.models.captions import Told, joins
 from manyfill.models.config import LevelSpec, ModelConfig
 from manyfill.models.expectation import colour_axes
 from manyfill.models.features import Features
+from manyfill.models.guidance import UNGUIDED, Guidance
 from manyfill.models.latent_prior import AutoregressivePrior, IndependentPrior
 
 Choose = Callable[[int, Gaussian, Gaussian | None], Tensor]
@@ -169,15 +172,17 @@ class Evidence:
     """What is told of a picture, worked out once for all samples: what its features add, and itself at every size.
 
     On the known side, where the hole is as expected, features add to the state on entering each size (by size); on the
-    full side they add to what each level's posterior sees (by level).
+    full side they add to what each level's posterior sees (by level). Captions tell more, by size, where there are any.
     """
 
     recalled: dict[int, Tensor]
     pictures: dict[int, Tensor]
+    told: dict[int, Told] = field(default_factory=dict)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Evidence":
         """The same with every tensor changed."""
-        return Evidence(*({size: change(t) for size, t in maps.items()} for maps in (self.recalled, self.pictures)))
+        recalled, pictures = ({size: change(t) for size, t in maps.items()} for maps in (self.recalled, self.pictures))
+        return Evidence(recalled, pictures, {size: told.each(change) for size, told in self.told.items()})
 
 
 class TopDown(nn.Module):
@@ -201,6 +206,7 @@ class TopDown(nn.Module):
                 if before is not None:
                     self.ups[str(spec.size)] = Upsample(config, before.width, spec.width, spec.size // before.size)
             self.blocks.append(LatentBlock(config, spec, widths[spec.size], gain))
+        self.joins = joins(config)
 
     def recall_known(self, features: Features, textures: dict[int, Tensor]) -> dict[int, Tensor]:
         """What the known picture's features and textures add to the state on entering each size."""
@@ -215,15 +221,21 @@ class TopDown(nn.Module):
         return {level: block.recall(features[spec.size]) for level, (spec, block) in levels}  # type: ignore[operator]
 
     def forward(
-        self, known: Evidence, full: Evidence | None, missing: dict[int, Tensor], choose: Choose
+        self,
+        known: Evidence,
+        full: Evidence | None,
+        missing: dict[int, Tensor],
+        choose: Choose,
+        guidance: Guidance = UNGUIDED,
     ) -> tuple[Tensor, Tensor, list[Step]]:
         """The final state (B, width, H, W), the canvas (B, C, H, W), and every level's step.
 
         `known` and `full` tell of the known pixels and of the whole picture, `missing` (B, 1, size, size) of the share
         of each cell that lies in the hole. Latents live wherever that is not 0.
         """
+        both, mean = guidance.both, guidance.mean
         batch = next(iter(missing.values())).shape[0]
-        h = self.start.expand(batch, -1, -1, -1)
+        h = both(self.start.expand(batch, -1, -1, -1))
         canvas = departure = self.start.new_zeros(batch, self.channels, 1, 1)
         size, steps = 0, []
         for level, (spec, latent) in enumerate(zip(self.specs, self.blocks, strict=True)):
@@ -238,24 +250,28 @@ class TopDown(nn.Module):
                     # coarser levels drew beyond that.
                     canvas = known.pictures[size] + canvas
                 if size in known.recalled:
-                    h = self.borders[str(size)](h, known.recalled[size], canvas)
+                    h = self.borders[str(size)](h, both(known.recalled[size]), both(canvas))
+                if size in known.told:
+                    h = guidance.told(h, partial(self.joins[str(size)], told=known.told[size]))
                 h = latent.prepare(h)
                 if self.canvas:
                     # What the known side lets one expect is drawn before any latent codes the error that is left.
                     # The KL of that code is then what teaches the prior side to expect the right thing.
-                    canvas = canvas + self.drafts[str(size)](h).float() * hole
+                    canvas = canvas + mean(self.drafts[str(size)](h)).float() * hole
             else:
                 h = latent.prepare(h)
             state = latent.state(h)
-            prior = latent.prior(state)
-            posterior = None
+            own, posterior = latent.prior(state), None
+            prior = guidance.gaussian(own)
             if full is not None:
-                posterior = latent.posterior(state, full.recalled[level], (full.pictures[size] - canvas) * hole, prior)
+                error = (full.pictures[size] - canvas) * hole
+                found = latent.posterior(state, both(full.recalled[level]), both(error), own)
+                posterior = guidance.gaussian(found)
             prior = latent.chain(prior, state, hole)
             z = choose(level, prior, posterior) * hole
-            h = latent.feed(h, z)
+            h = latent.feed(h, both(z))
             if self.canvas:
-                canvas = canvas + latent.stroke(h, z) * hole
+                canvas = canvas + mean(latent.stroke(h, both(z))) * hole
                 departure = canvas.clamp(-1, 1) - known.pictures[size]
             steps.append(Step(prior.given(z), posterior, z, hole, canvas))
-        return h, canvas, steps
+        return guidance.with_caption(h), canvas, steps

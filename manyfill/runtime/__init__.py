@@ -8,12 +8,14 @@ pixels of all N tiles. Arrays are float32, pictures in [-1, 1].
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manyfill.caption import Caption
 from manyfill.errors import ConfigError
 from manyfill.models.config import ModelConfig
 from manyfill.rng import Draws
@@ -44,6 +46,16 @@ class Tiles:
     latents: list[np.ndarray]
 
 
+@dataclass(frozen=True)
+class Said:
+    """A caption as a runtime has read it, once for all tiles and fills: `words` are its own matter, `guidance` says how
+    closely fills follow, `notes` what the user should know of the reading."""
+
+    words: Any
+    guidance: float
+    notes: tuple[str, ...] = ()
+
+
 class Runtime(ABC):
     """A model that draws tiles; `temperatures` are its calibration, by level, and `draws` where its noise is from."""
 
@@ -52,8 +64,15 @@ class Runtime(ABC):
     draws: Draws
 
     @abstractmethod
-    def tell(self, x: np.ndarray, m: np.ndarray, guide: np.ndarray | None = None) -> Any:
-        """What tiles x (T, C, S, S) with holes m (T, 1, S, S) of 0 and 1, and guides like x, tell of their holes."""
+    def read(self, caption: Caption) -> Said:
+        """A caption, read; ConfigError for a model that cannot be told it."""
+
+    @abstractmethod
+    def tell(
+        self, x: np.ndarray, m: np.ndarray, guide: np.ndarray | None = None, said: Sequence[Said | None] = ()
+    ) -> Any:
+        """What tiles x (T, C, S, S) with holes m (T, 1, S, S) of 0 and 1, guides like x, and what is said of each tell
+        of their holes. All that are told at once are guided alike."""
 
     @abstractmethod
     def draw(self, told: Any, copies: int, noise: Noise) -> Tiles:

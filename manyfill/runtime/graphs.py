@@ -3,17 +3,19 @@
 Legend: T tiles that are told, N tiles that are drawn, C channels, S the model's size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manyfill.caption import Caption, check
 from manyfill.errors import ConfigError, ModelError
 from manyfill.manifest import first_line
 from manyfill.processors import processors, threads
 from manyfill.rng import TwisterDraws
-from manyfill.runtime import Noise, Runtime, Tiles
+from manyfill.runtime import Noise, Runtime, Said, Tiles
 from manyfill.runtime.exported import ENCODER, EXPECTATION, SAMPLER, Exported
 
 if TYPE_CHECKING:
@@ -40,8 +42,16 @@ class Graphs(Runtime):
         provider = _provider(device)
         self.sessions = {name: _session(name, graph, provider) for name, graph in exported.graphs.items()}
 
-    def tell(self, x: np.ndarray, m: np.ndarray, guide: np.ndarray | None = None) -> Told:
-        """As `Runtime`."""
+    def read(self, caption: Caption) -> Said:
+        """ConfigError: models with captions are not exported."""
+        check(self.config, caption)
+        raise AssertionError("a model with captions was exported")
+
+    def tell(
+        self, x: np.ndarray, m: np.ndarray, guide: np.ndarray | None = None, said: Sequence[Said | None] = ()
+    ) -> Told:
+        """As `Runtime`; nothing is said."""
+        assert not any(said), "an exported model reads no captions"
         guided = guide is not None and self.config.guide
         present = np.full(len(x), guided, np.float32)
         inputs = {"x": x * (1 - m), "m": m, "guide": guide if guided else np.zeros_like(x), "present": present}

@@ -1,17 +1,21 @@
 """The model as a torch network."""
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from manyfill.caption import Caption, cut_note, tell
 from manyfill.checkpoint import digest
 from manyfill.device import autocast, leaves_a_core
 from manyfill.distributions import Gaussian
+from manyfill.models.captions import joined
+from manyfill.models.guidance import Guidance
 from manyfill.models.hvae import ConditionalHVAE, Known
 from manyfill.rng import TorchDraws
-from manyfill.runtime import Noise, Runtime, Tiles
+from manyfill.runtime import Noise, Runtime, Said, Tiles
 
 
 class Network(Runtime):
@@ -33,13 +37,20 @@ class Network(Runtime):
         """As they are now: calibration changes them."""
         return self.model.temperatures.tolist()
 
-    @torch.inference_mode()
-    def tell(self, x: np.ndarray, m: np.ndarray, guide: np.ndarray | None = None) -> Known:
+    def read(self, caption: Caption) -> Said:
         """As `Runtime`."""
+        return Said(tell(self.model, caption), caption.guidance, cut_note(self.model, caption))
+
+    @torch.inference_mode()
+    def tell(
+        self, x: np.ndarray, m: np.ndarray, guide: np.ndarray | None = None, said: Sequence[Said | None] = ()
+    ) -> Known:
+        """As `Runtime`."""
+        told = joined([each.words if each else {} for each in said])
+        guidance = Guidance(next((each.guidance for each in said if each), 1.0))
+        coarse = None if guide is None else self._tensor(guide)
         with autocast(self.device):
-            return self.model.encode_known(
-                self._tensor(x), self._tensor(m), None if guide is None else self._tensor(guide)
-            )
+            return self.model.encode_known(self._tensor(x), self._tensor(m), coarse, told=told, guidance=guidance)
 
     @torch.inference_mode()
     def draw(self, told: Known, copies: int, noise: Noise) -> Tiles:

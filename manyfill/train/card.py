@@ -70,13 +70,16 @@ def last_figures(passes: Sequence[Record]) -> dict[str, float]:
     """The last validation pass as figures to ship with a model: step, bits_per_dim, pixel_bits, KL of each level."""
     if not passes:
         return {}
-    figures = {name: value for name, value in passes[-1].items() if name.startswith(("bits_", "pixel_", "kl_"))}
+    figures = {
+        name: value for name, value in passes[-1].items() if name.startswith(("bits_", "pixel_", "kl_", "caption_"))
+    }
     return {"validation_step": passes[-1]["step"], **figures}
 
 
 def _make(model: ModelConfig) -> str:
     kind = "colour" if model.channels == 3 else "grey"
     guide = ", with or without a coarse guide" if model.guide else ""
+    guide += ", told or not what is missing" if model.captions else ""
     return f"{len(model.levels)} latent levels, {model.size}x{model.size} {kind} pictures, holes of any shape{guide}"
 
 
@@ -119,6 +122,7 @@ def _figures(passes: Sequence[Record], model: ModelConfig) -> list[str]:
     return [
         f"Validation at step {last['step']}, centre hole, no guide: {last['bits_per_dim']:.4f} bits per hole value.",
         "It is the bound, so the true cost is no higher: the pixel term plus the KL of every level.",
+        *_gain(last),
         "",
         "| level | size | KL |",
         "|---|---|---|",
@@ -128,3 +132,8 @@ def _figures(passes: Sequence[Record], model: ModelConfig) -> list[str]:
         "|---|---|---|---|---|",
         *curve,
     ]
+
+
+def _gain(last: Record) -> list[str]:
+    gain = last.get("caption_gain")
+    return [] if gain is None else [f"Told each picture's first caption it is {gain:.4f} bits per hole value lower."]

@@ -65,7 +65,7 @@ class Engine:
         norm, _ = self.ranks.agree(norm, False)  # so that the guards of all ranks decide the same
         if state.guard.accepts(norm, loss):
             for group in state.optimizer.param_groups:
-                group["lr"] = state.rate * learning_rate(settings, state.step, progress)
+                group["lr"] = group["scale"] * state.rate * learning_rate(settings, state.step, progress)
             state.optimizer.step()
             state.ema.update_parameters(state.model)
             state.tally.merge(tally)
@@ -102,10 +102,11 @@ class Engine:
             stop = start + self.micro_batch
             rows, places = slice(start, stop), range(first + start, first + stop)
             noise = posterior_noise(settings.model, settings.seed, "latents", step, places, device)
+            tokens = self.model.tokens(batch.told[rows]).to(device) if settings.model.captions else None
             with self._in_step(last=stop == len(batch.x)), dropped(settings, step, places, device):
                 with autocast(device, train.precision):
                     bound = (self.ddp or self.model)(
-                        batch.x[rows], batch.m[rows], batch.guide[rows], batch.guide_present[rows], noise
+                        batch.x[rows], batch.m[rows], batch.guide[rows], batch.guide_present[rows], noise, tokens
                     )
                 part = objective(bound, kl_weight, self.nested_weight, train.batch_size, dims, train.free_bits)
                 (part * ranks.world).backward()  # of the ranks' gradients DDP takes the mean

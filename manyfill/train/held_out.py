@@ -30,6 +30,9 @@ class Part:
     def name(self, index: int) -> str:
         return self.source.name(int(self.indices[index]))
 
+    def captions(self, index: int) -> list[str]:
+        return self.source.captions(int(self.indices[index]))
+
 
 def split(source: Source, seed: int) -> tuple[Part, Part]:
     """(training, validation) parts, fixed by `seed`; DataError for a source of fewer than two pictures."""

@@ -26,6 +26,7 @@ from manyfill.train.setup import (
     check_same_run,
     data_summary,
     initial_state,
+    read_ahead,
     sources,
     training_samples,
 )
@@ -91,8 +92,9 @@ class Trainer:
             self.monitor.note(f"warning: {warning}")
         if "data" in state.origin:
             check_same_data(state.origin["data"], self.data, self.out)
-        if state.step == 0 and self.settings.init is None:
-            acquaint(state, self.samples)
+        if state.step == 0:
+            acquaint(state, self.samples, self.settings)
+        read_ahead(state, self.source)
         return state
 
     def train(self) -> None:

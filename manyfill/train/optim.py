@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from manyfill.models.hvae import CAPTION_PARTS
 from manyfill.train.settings import TrainSettings
 
 HOPELESS = 1e4
@@ -16,10 +17,16 @@ HOPELESS = 1e4
 
 
 def optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW; biases, norms and other vectors are not decayed."""
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    """AdamW; biases, norms and other vectors are not decayed. What captions are read by has groups of its own, whose
+    `scale` multiplies the learning rate."""
+    named = list(model.named_parameters())
+    groups = []
+    for of_captions, scale in ((False, 1.0), (True, settings.caption_rate)):
+        own = [p for name, p in named if name.startswith(CAPTION_PARTS) == of_captions]
+        for matrices, decay in ((True, settings.weight_decay), (False, 0.0)):
+            found = [p for p in own if (p.ndim > 1) == matrices]
+            if found or not of_captions:
+                groups.append({"params": found, "weight_decay": decay, "scale": scale})
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 

@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field, model_validator
 from manyfill.checkpoint import load_model
 from manyfill.data import DEFAULT_MASKS
 from manyfill.errors import ConfigError
-from manyfill.models.config import PRESETS, ModelConfig, Strict, parse
+from manyfill.models.config import PRESETS, CaptionSpec, ModelConfig, Strict, parse
+from manyfill.models.pretrained import width_of
 from manyfill.train.rhythm import Every
 
 DEFAULT_PRESET, DEFAULT_MINUTES = "base64", 30.0
@@ -37,6 +38,7 @@ class TrainSettings(Finite):
     accumulate: int = Field(1, ge=1, description="micro-batches that each process takes its part of the batch in")
     recompute: bool = Field(False, description="work activations out again on the way back, to spare memory")
     learning_rate: float = Field(1.2e-3, gt=0)
+    caption_rate: float = Field(2.0, gt=0, description="of what captions are read and told by, times learning_rate")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = Field(400, ge=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
@@ -71,6 +73,7 @@ class DataSettings(Finite):
     masks: dict[str, float] = Field(default_factory=lambda: dict(DEFAULT_MASKS))
     mask_path: str | None = None
     guide_probability: float = Field(0.5, ge=0, le=1)
+    caption_drop: float = Field(0.15, ge=0, le=1, description="share of cases in which the model is told none")
     augment: bool = True
     flip: bool = True
     strict: bool = False
@@ -112,12 +115,13 @@ def load(
     masks: str | None = None,
     seed: int | None = None,
     strict: bool = False,
+    captions: bool = False,
 ) -> Settings:
     """Settings from the command line's flags, None where not given; ConfigError names the flag, file or key at fault.
 
     `fork` is a run whose settings stand in for a preset's, and whose weights it starts from. A recipe's table of masks
     replaces the preset's, and `masks` replaces both; `--set data.masks.brush=1` changes one
-    weight of what there is.
+    weight of what there is. `captions` has a model learn to read them that knew none.
     """
     recipe = {} if config is None else _read_toml(config)
     if fork is None:
@@ -128,6 +132,8 @@ def load(
         values = load_saved(fork / "settings.json").model_dump() | {"init": str(fork / "model")}
     if any(key.startswith("data.masks.") for key in _flat(recipe)):
         values["data"]["masks"] = {}
+    if captions and values["model"]["captions"] is None:
+        values["model"]["captions"] = CaptionSpec().model_dump()
     flags = {
         "preset": preset,
         "init": init,
@@ -143,6 +149,9 @@ def load(
     _overlay(values, _flat(recipe), f"--config {config}")
     _overlay(values, _parsed(assignments), "--set")
     _overlay(values, {key: value for key, value in flags.items() if value is not None}, "flags")
+    told = values["model"].get("captions")
+    if isinstance(told, dict) and told.get("encoder") and not told.get("encoder_width"):
+        told["encoder_width"] = width_of(str(told["encoder"]))
     sources = [f"--config {config}"] * (config is not None) + ["--set"] * bool(assignments)
     settings: Settings = parse(Settings, values, " or ".join(sources) or "settings")
     return settings
@@ -160,14 +169,30 @@ TRAIN_DEFAULTS: dict[str, dict[str, Any]] = {
         "weight_decay": 1e-3,
         "nested_weight": 0.0,
     },
+    # Meant to start from the weights of base64, which are not to be unsettled.
+    "caption64": {"learning_rate": 8e-4},
 }
-DATA_DEFAULTS: dict[str, dict[str, Any]] = {"tan2017": {"masks": {"centre": 1.0}, "guide_probability": 0.0}}
+DATA_DEFAULTS: dict[str, dict[str, Any]] = {
+    "tan2017": {"masks": {"centre": 1.0}, "guide_probability": 0.0},
+    # The less is known of a picture, by its surroundings or a guide, the more a caption can say.
+    "caption64": {
+        "masks": {
+            **{"large": 0.2, "all": 0.2, "centre": 0.2, "half": 0.1, "outpaint": 0.08},
+            **{"boxes": 0.08, "brush": 0.08, "scratches": 0.03, "pixels": 0.03},
+        },
+        "guide_probability": 0.3,
+    },
+}
 
 
 def _defaults(preset: str, init: str | None) -> dict[str, Any]:
     if str(preset) not in PRESETS:
         raise ConfigError(f"--preset {preset}: no such preset; valid presets: {', '.join(PRESETS)}")
-    model = PRESETS[preset] if init is None else load_model(str(init)).model.config
+    model = PRESETS[preset]
+    if init is not None:
+        # Of a preset that reads captions a model that knew none learns it.
+        own = load_model(str(init)).model.config
+        model = own.model_copy(update={"captions": own.captions or model.captions})
     return {
         "model": model.model_dump(),
         "train": {"minutes": DEFAULT_MINUTES, **TRAIN_DEFAULTS.get(preset, {})},
@@ -216,7 +241,9 @@ def _overlay(values: dict[str, Any], layer: dict[str, Any], where: str) -> None:
         *parents, last = key.split(".")
         group = values
         for parent in parents:
-            group = group.setdefault(parent, {})
+            if group.get(parent) is None:
+                group[parent] = {}
+            group = group[parent]
             if not isinstance(group, dict):
                 raise ConfigError(f"{where}: {key}: {parent} is no group of settings")
         group[last] = value

@@ -1,6 +1,8 @@
 """What a run starts from: pictures, masks, a fresh state, all checked before a step is taken."""
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,11 @@ import torch
 
 from manyfill.checkpoint import load_model
 from manyfill.data import Source, StreamConfig, TrainingSamples, open_source
-from manyfill.errors import ConfigError
+from manyfill.errors import ConfigError, DataError
 from manyfill.masks import MaskFolder
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.pretrained import PretrainedText
+from manyfill.models.tokens import Vocabulary
 from manyfill.rng import key
 from manyfill.train.held_out import split
 from manyfill.train.optim import Guard, averaged, optimizer
@@ -20,6 +24,7 @@ from manyfill.train.tally import Tally
 from manyfill.train.validate import validation_batches
 
 FIRST_SAMPLES = 8192
+REPLACED = "\N{REPLACEMENT CHARACTER}"  # stands where the bytes of a caption were none of UTF-8
 FIRST_VALUES = 2**27  # of large pictures fewer, so that they take no more than 512 MiB
 
 
@@ -63,7 +68,21 @@ def sources(settings: Settings) -> tuple[Source, Source]:
     else:
         training, validation = split(training, settings.seed)
     next(validation_batches(validation, settings, "centre", 1))  # better now than minutes into the run
+    if settings.model.captions and next(captions_of(training), None) is None:
+        raise DataError(
+            f"--captions: none of the {len(training)} pictures has one; write captions, one a line, into a .txt of "
+            "each picture's name, or give a COCO .json, a .csv or a folder with a metadata.jsonl"
+        )
     return training, validation
+
+
+def captions_of(source: Source) -> Iterator[str]:
+    """All captions of a source in order; DataError for one that is no text."""
+    for index in range(len(source)):
+        for caption in source.captions(index):
+            if REPLACED in caption:
+                raise DataError(f"{source.name(index)}: its captions are not UTF-8; save them as UTF-8 text")
+            yield caption
 
 
 def training_samples(settings: Settings, source: Source) -> TrainingSamples:
@@ -76,6 +95,7 @@ def training_samples(settings: Settings, source: Source) -> TrainingSamples:
         guide_probability=data.guide_probability if settings.model.guide else 0.0,
         augment=data.augment,
         flip=data.flip,
+        caption_drop=data.caption_drop if settings.model.captions else 1.0,
     )
     folder = MaskFolder(Path(data.mask_path)) if data.mask_path else None
     return TrainingSamples(source, config, folder, data.strict)
@@ -83,24 +103,51 @@ def training_samples(settings: Settings, source: Source) -> TrainingSamples:
 
 def initial_state(settings: Settings, device: torch.device) -> RunState:
     """The state at step 0: drawn from the seed, or the weights of `init`."""
-    if settings.init is not None:
-        model = load_model(settings.init).model.train()
-        if model.config != settings.model:
-            raise ConfigError(f"--init {settings.init}: its model.* settings cannot be changed; drop them from --set")
-        model.temperatures.fill_(1)  # they were found for the weights as they were
-    else:
-        with torch.random.fork_rng():
-            torch.manual_seed(key(settings.seed, "weights"))
-            model = ConditionalHVAE(settings.model)
+    model = _fresh(settings) if settings.init is None else _taken_over(settings, settings.init)
     model = model.to(device)
     ema = averaged(model, settings.train.ema_decay)
     guard, tally = Guard(settings.train.skip_factor), Tally(len(settings.model.levels), device)
     return RunState(model, ema, optimizer(model, settings.train), guard, tally)
 
 
-def acquaint(state: RunState, samples: TrainingSamples) -> None:
-    """Fit what the model expects of pictures before it learns: the statistics of the first of its training samples."""
-    if state.model.expectation is None:
+def _fresh(settings: Settings) -> ConditionalHVAE:
+    with torch.random.fork_rng():
+        torch.manual_seed(key(settings.seed, "weights"))
+        return ConditionalHVAE(settings.model)
+
+
+def _taken_over(settings: Settings, init: str) -> ConditionalHVAE:
+    """The model of `init`; one that knew no captions may be made to read them, and is otherwise as it was."""
+    model = load_model(init).model.train()
+    if model.config != settings.model:
+        if model.config != settings.model.model_copy(update={"captions": None}):
+            raise ConfigError(f"--init {init}: its model.* settings cannot be changed; drop them from --set")
+        reading = _fresh(settings)
+        reading.load_state_dict(reading.state_dict() | model.state_dict())
+        model = reading
+    model.temperatures.fill_(1)  # they were found for the weights as they were
+    return model
+
+
+def read_ahead(state: RunState, source: Source) -> None:
+    """What a frozen text encoder makes of the training captions, worked out once for all runs on these pictures."""
+    if isinstance(state.model.vocabulary, PretrainedText):
+        assert state.model.config.captions is not None
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "manyfill" / "captions"
+        state.model.vocabulary.keep(captions_of(source), state.model.config.captions.length, cache)
+
+
+def acquaint(state: RunState, samples: TrainingSamples, settings: Settings) -> None:
+    """What comes before any learning: the vocabulary of the training captions, and what the model expects of pictures,
+    from the statistics of the first of its training samples. Neither where `init` brings it."""
+    captions = settings.model.captions
+    if captions and state.model.vocabulary is None:
+        state.read_by(
+            PretrainedText(captions.encoder)
+            if captions.encoder
+            else Vocabulary.learnt(captions_of(samples.source), captions.tokens)
+        )
+    if state.model.expectation is None or settings.init is not None:
         return
     affordable = FIRST_VALUES // (samples.config.channels * samples.config.size**2)
     count = min(len(samples.source), FIRST_SAMPLES, affordable)

@@ -15,6 +15,8 @@ from manyfill.errors import ModelError
 from manyfill.files import sweep
 from manyfill.manifest import clear_leftovers, delete_directory, read_directory
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.pretrained import PretrainedText
+from manyfill.models.tokens import Vocabulary
 from manyfill.train.optim import Guard
 from manyfill.train.tally import Tally
 
@@ -67,6 +69,15 @@ class RunState:
         self.step, self.elapsed = record["step"], record["elapsed"]
         self.rate, self.setbacks = record["rate"], record["setbacks"]
         self.origin = record.get("origin", {})
+        if "vocabulary" in record:
+            assert self.model.config.captions is not None
+            kind = PretrainedText if self.model.config.captions.encoder else Vocabulary
+            self.read_by(kind.of(record["vocabulary"]))
+
+    def read_by(self, vocabulary: Vocabulary | PretrainedText) -> None:
+        """Give the model its vocabulary."""
+        assert isinstance(self.ema.module, ConditionalHVAE)
+        self.model.vocabulary = self.ema.module.vocabulary = vocabulary
 
     def _load_moments(self, tensors: dict[str, Tensor]) -> None:
         moments: dict[int, dict[str, Tensor]] = {}
@@ -82,6 +93,7 @@ class RunState:
                     entry[key] = torch.empty_like(parameter).copy_(value)
 
     def _record(self) -> dict[str, Any]:
+        vocabulary = self.model.vocabulary
         return {
             "step": self.step,
             "elapsed": self.elapsed,
@@ -89,6 +101,7 @@ class RunState:
             "setbacks": self.setbacks,
             "guard": self.guard.state(),
             "origin": self.origin,
+            **({} if vocabulary is None else {"vocabulary": vocabulary.text}),
         }
 
 

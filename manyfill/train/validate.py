@@ -10,6 +10,7 @@ from manyfill.data import Batch, Skipped, Source, fixed_batches
 from manyfill.device import autocast
 from manyfill.diagnostics import LatentUse
 from manyfill.images import contact_sheet, save_png, to_pixels
+from manyfill.models.bound import Bound, bits_per_dim
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rng import generator
 from manyfill.train.distributed import ALONE, Ranks
@@ -27,12 +28,13 @@ def bound_figures(
     model: ConditionalHVAE, batches: Iterable[Batch], settings: Settings, device: torch.device, ranks: Ranks = ALONE
 ) -> tuple[dict[str, float], list[Skipped]]:
     """Bits per hole value (see `Tally.figures`) of whole batches without a guide, what their latents carry (see
-    `LatentUse.figures`), and the pictures left out.
+    `LatentUse.figures`), and the pictures left out. Of a model with captions also what they gain (see `CaptionGain`).
 
     Each rank takes its share of every batch's pictures; the sums over all are exact, and every rank gets them.
     """
     levels, skipped = model.config.levels, []
     tally, use = Tally(len(levels), device), LatentUse([level.latent for level in levels], device)
+    gain = CaptionGain(device)
     with ranks.together():
         for index, batch in enumerate(batches):
             skipped += batch.skipped
@@ -41,13 +43,34 @@ def bound_figures(
                 continue
             noise = posterior_noise(model.config, settings.seed, "validation", index, mine, device)
             rows = slice(mine.start, mine.stop, mine.step)
+            x, m, captions = batch.x[rows].to(device), batch.m[rows].to(device), batch.told[rows]
             with autocast(device, settings.train.precision):
-                bound, steps = model.bound(model.encode(batch.x[rows].to(device), batch.m[rows].to(device)), noise)
+                bound, steps = model.bound(model.encode(x, m), noise)
+                if model.config.captions and any(captions):
+                    tokens = model.tokens(captions).to(device)
+                    gain.add(captions, bound, model(x, m, noise=noise, tokens=tokens))
             tally.add(bound)
             use.add(steps)
-    ranks.sum(tally.sums)
-    ranks.sum(use.sums)
-    return tally.figures() | use.figures(), skipped
+    for part in (tally, use, gain):
+        ranks.sum(part.sums)
+    return tally.figures() | use.figures() | gain.figures(), skipped
+
+
+class CaptionGain:
+    """What the first captions of pictures that have any gain: `caption_gain`, in bits per hole value, is the bound told
+    nothing less the bound told them, under the same noise."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # nats, hole values
+
+    def add(self, captions: list[str | None], untold: Bound, told: Bound) -> None:
+        has = torch.tensor([caption is not None for caption in captions], device=self.sums.device)
+        self.sums += torch.stack([(told.total - untold.total)[has].double().sum(), told.dims[has].double().sum()])
+
+    def figures(self) -> dict[str, float]:
+        """Nothing where no picture had a caption."""
+        nats, dims = self.sums.tolist()
+        return {"caption_gain": bits_per_dim(nats, dims)} if dims else {}
 
 
 def validation_batches(

@@ -17,7 +17,7 @@ from manyfill.web.events import fill_events
 from manyfill.web.result import ARCHIVE, SHEET, TYPES, View, archive, public_name
 from manyfill.web.service import Service
 from manyfill.web.slot import Turn
-from manyfill.web.work import Drawing, Gone, asked
+from manyfill.web.work import Drawing, Gone, asked, captioned
 
 SEEDS = 2**53  # beyond, JavaScript's numbers are not whole
 EVENTS, ZIP, PNG = "text/event-stream", "application/zip", "image/png"
@@ -103,7 +103,7 @@ router = APIRouter(prefix="/api/v1")
     "/fill",
     responses=FILLS,
     response_class=Response,
-    dependencies=[only_fields("image", "mask", "n", "seed", "temperature", "view")],
+    dependencies=[only_fields("image", "mask", "n", "seed", "temperature", "caption", "view")],
 )
 async def fill(
     request: Request,
@@ -118,6 +118,9 @@ async def fill(
             "or those that are not a number."
         ),
     ] = None,
+    caption: Annotated[
+        str | None, Form(max_length=2000, description="What the picture shows, for a model that reads captions.")
+    ] = None,
     view: Viewed = "picture",
     accept: Accept = ZIP,
 ) -> Response:
@@ -125,7 +128,9 @@ async def fill(
     seen = view if EVENTS in accept else None
     sent = await image.read(), await mask.read() if mask else None
     subject = await service.open(request, *sent, options.n, seen or "picture")
-    drawing = Drawing(service.filler, subject, options, {"command": "fill", **asked(options)})
+    subject = captioned(service.filler, subject, caption)
+    said = {} if caption is None else {"caption": caption}
+    drawing = Drawing(service.filler, subject, options, {"command": "fill", **asked(options), **said})
     return await _answer(request, turn, drawing, seen)
 
 
@@ -213,7 +218,7 @@ async def model(service: Served) -> dict[str, Any]:
         "size": config.size,
         "channels": config.channels,
         "levels": [{"size": level.size, "latent": level.latent} for level in config.levels],
-        "captions": False,
+        "captions": config.captions is not None,
         "limits": {"body": limits.body, "pixels": limits.pixels, "fills": limits.fills},
     }
 

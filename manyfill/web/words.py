@@ -10,6 +10,7 @@ WORDS = {
     "convert it or change --model": "convert it to grey",
     "--keep-levels": "keep_levels",
     "--temperature": "temperature:",
+    "--caption:": "caption:",
     "-n ": "n ",
 }
 NO_FILE = "must be sent as a file of a multipart form, not as text: paths and addresses are not read"

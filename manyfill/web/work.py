@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from manyfill.caption import Caption, check
 from manyfill.completions import Timings, spread
 from manyfill.crop import Box
 from manyfill.drawing import Drawn, Shown, joined, pasted
@@ -26,6 +27,13 @@ def open_subject(image: bytes, mask: bytes | None, max_pixels: int) -> Subject:
     return read(picture, None if mask is None else open_picture(mask, name="mask", max_pixels=max_pixels))
 
 
+def captioned(filler: Filler, subject: Subject, text: str | None) -> Subject:
+    """The picture with what is said of it, if anything; ConfigError where the model cannot be told."""
+    caption = Caption.of(text)
+    check(filler.config, caption)
+    return replace(subject, caption=caption)
+
+
 class Gone(Exception):
     """Nobody waits for the fills any longer."""
 
@@ -42,7 +50,7 @@ class Drawing:
         self.given: Sequence[np.ndarray] = ()
         self.box, self.digest = hole_box(subject.hole), subject.digest()
         picture = replace(subject.picture, pixels=subject.picture.pixels[self.box], alpha=None, original=None)
-        self.cut = Subject(picture, subject.hole[self.box])
+        self.cut = Subject(picture, subject.hole[self.box], caption=subject.caption)
         self.shown: Shown | None = None
         self.parts: list[Result] = []
         self.drawn: list[Drawn] = []

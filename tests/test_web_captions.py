@@ -1,0 +1,49 @@
+"""Captions over HTTP: the bytes of the library, in the record, and through a re-roll."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from captions import tiny
+from serving import HOLE, PIXELS, client, parts, unzipped
+from starlette.testclient import TestClient
+
+from manyfill import Filler
+from manyfill.checkpoint import save_model
+from manyfill.images import open_picture
+
+
+@pytest.fixture(scope="module")
+def reads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reads") / "model"
+    save_model(folder, tiny(), "# card", {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def web(reads: Path, one_thread: None) -> Iterator[TestClient]:
+    with client(reads) as found:
+        yield found
+
+
+def test_a_caption_gives_the_fills_of_the_library(web: TestClient, reads: Path) -> None:
+    assert web.get("/api/v1/model").json()["captions"] is True
+    answer = web.post("/api/v1/fill", files=parts(), data={"n": 2, "seed": 4, "caption": "a red car"})
+    zipped = unzipped(answer.content)
+    images = Filler.from_pretrained(reads)(PIXELS, HOLE, n=2, seed=4, caption="a red car").images
+    assert all(np.array_equal(open_picture(zipped[f"fill-0{i}.png"]).pixels, image) for i, image in enumerate(images))
+    record = json.loads(zipped["fill.json"])
+    assert record["caption"] == record["steps"][0]["caption"] == "a red car"
+    again = {"result": answer.headers["manyfill-result"], "fill": 1, "keep_levels": "all", "n": 1}
+    rerolled = unzipped(web.post("/api/v1/reroll", data=again).content)
+    assert (
+        rerolled["fill-00.png"] == zipped["fill-01.png"] and json.loads(rerolled["fill.json"])["caption"] == "a red car"
+    )
+
+
+def test_an_empty_caption_is_refused_in_the_words_of_the_web(web: TestClient) -> None:
+    answer = web.post("/api/v1/fill", files=parts(), data={"n": 1, "caption": "  "})
+    assert answer.status_code == 422 and answer.json()["detail"].startswith("caption: is empty")
+    assert web.post("/api/v1/fill", files=parts(), data={"n": 1, "caption": "x" * 2001}).status_code == 422
