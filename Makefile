@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test test-slow bench lint clean
+.PHONY: venv demo test test-slow bench lint docs clean
 
 venv: $(VENV)/.ready
 
@@ -27,9 +27,13 @@ test: lint
 test-slow: venv
 	$(BIN)/pytest -m slow
 
+# The site, in build/site; any broken link or page that nobody leads to fails. `make test` builds it too.
+docs: venv
+	$(BIN)/mkdocs build --strict
+
 # Speed only: how good the fills are, `manyfill evaluate` measures.
 bench: venv
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/manyfill benchmark
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

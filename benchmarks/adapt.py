@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import check_writable, clock, label, machine, run, write_json
+from common import check_writable, clock, run, write_json
 from PIL import Image, ImageDraw
 
+from manyfill.benchmark import label, machine
 from manyfill.data import open_source
 from manyfill.evaluate.scores import crps
 from manyfill.pipeline import Filler

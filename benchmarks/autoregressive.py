@@ -12,8 +12,9 @@ from time import perf_counter, process_time
 from typing import Any
 
 import torch
-from common import check_writable, machine, model_named, run, write_json
+from common import check_writable, run, write_json
 
+from manyfill.benchmark import machine, model_named
 from manyfill.models.causal import CausalNetwork
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.models.latent_prior import AutoregressivePrior

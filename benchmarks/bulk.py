@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
-from common import check_writable, clock, label, machine, run, write_json
+from common import check_writable, clock, run, write_json
 from rich.console import Console
 from rich.table import Table
 
+from manyfill.benchmark import label, machine
 from manyfill.bulk.fill import BulkFiller, Row, block_numbers, pictures_at_once
 from manyfill.bulk.job import BATCH, WORKERS, Job
 from manyfill.bulk.pictures import Pictures

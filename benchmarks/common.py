@@ -1,52 +1,15 @@
-"""What the benchmarks share: the model asked for, a word on the machine, its clock and memory, the JSON record."""
+"""What the benchmarks share: the clock and memory of this machine, the JSON record, the end of a script."""
 
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from manyfill.checkpoint import load_model
 from manyfill.errors import ManyfillError, OutputError
-from manyfill.models.config import PRESETS
-from manyfill.models.hvae import ConditionalHVAE
-
-
-def model_named(source: str) -> ConditionalHVAE:
-    """The model of a directory, hub id or "default"; a preset's name gives that preset freshly initialised."""
-    if source in PRESETS:
-        torch.manual_seed(0)
-        return ConditionalHVAE(PRESETS[source]).eval()
-    return load_model(source).model
-
-
-def label(source: str) -> str:
-    """How a record names a model: where a directory lies on this machine is nobody's business."""
-    return Path(source).resolve().name if Path(source).is_dir() else source
-
-
-def machine() -> dict[str, Any]:
-    """Date, GPU or processor, torch version and thread count."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
 
 
 def clock() -> tuple[float, float]:

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
-from common import check_writable, clock, machine, model_named, resident, run, watched, write_json
+from common import check_writable, clock, resident, run, watched, write_json
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from speed import BATCH, training_step
 
+from manyfill.benchmark import BATCH, machine, model_named, training_step
 from manyfill.data import Batch, StreamConfig, TrainingSamples, batches, open_source
 from manyfill.data.pack import Packer, Packing
 from manyfill.data.pictures import PictureFiles

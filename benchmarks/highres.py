@@ -12,8 +12,9 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from common import check_writable, label, machine, run, write_json
+from common import check_writable, run, write_json
 
+from manyfill.benchmark import label, machine
 from manyfill.crop import enlarge, paste, shrink, surround
 from manyfill.data import open_source
 from manyfill.evaluate.baselines import inpaint, methods

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import check_writable, machine, run, watched, write_json
+from common import check_writable, run, watched, write_json
 from rich.console import Console
 from rich.table import Table
-from speed import DEVICE, OnePhotograph
 
+from manyfill.benchmark import DEVICE, OnePicture, machine
 from manyfill.data import collate
 from manyfill.errors import ConfigError
 from manyfill.train.distributed import ALONE
@@ -34,7 +34,7 @@ def settings_of(args: argparse.Namespace, recompute: bool) -> Settings:
 
 def step(settings: Settings) -> dict[str, float]:
     """MiB and seconds of one step, and its loss."""
-    samples = training_samples(settings, OnePhotograph())
+    samples = training_samples(settings, OnePicture())
     state = initial_state(settings, DEVICE)
     batch = collate([samples[position] for position in range(settings.train.batch_size)])
     engine, record = Engine(state.model, settings, ALONE, DEVICE), dict[str, float]()

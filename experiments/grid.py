@@ -233,8 +233,9 @@ def run_grid(
 
 
 def fingerprint(cell: Cell, settings: Settings) -> str:
-    """What a cell's record holds for: all of its settings but where the pictures lie on this machine."""
-    own = settings.model_dump_json(exclude={"data": {"paths", "validation"}})
+    """What a cell's record holds for: its settings that are no defaults, so that new settings leave old records be,
+    without where the pictures lie on this machine."""
+    own = settings.model_dump_json(exclude={"data": {"paths", "validation"}}, exclude_defaults=True)
     return hashlib.sha256(f"{cell.name} {cell.pictures} {own}".encode()).hexdigest()[:16]
 
 

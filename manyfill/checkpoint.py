@@ -39,6 +39,12 @@ def save_model(
 
     A directory that is there already is replaced, but for what `keep` names in it.
     """
+    write_directory(directory, model_files(model, card, figures), keep)
+
+
+def model_files(model: ConditionalHVAE, card: str, figures: dict[str, Any]) -> dict[str, bytes]:
+    """What a model directory holds, but for its manifest: config, weights (float32 safetensors), vocabulary, card and
+    figures."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     files = {
         "config.json": model.config.to_json().encode(),
@@ -48,7 +54,7 @@ def save_model(
     }
     if model.vocabulary is not None:
         files[model.vocabulary.file] = model.vocabulary.text.encode()
-    write_directory(directory, files, keep)
+    return files
 
 
 def load_model(source: str | Path = "default") -> Loaded:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from manyfill import __version__, cli_data, cli_diagnose, cli_export, cli_fill, cli_info, cli_steer, cli_web
+from manyfill import (
+    __version__,
+    cli_benchmark,
+    cli_data,
+    cli_diagnose,
+    cli_export,
+    cli_fill,
+    cli_hub,
+    cli_info,
+    cli_steer,
+    cli_web,
+)
 from manyfill.bulk.command import fill_many
 from manyfill.errors import ElsewhereError, ManyfillError
 from manyfill.flags import Count
@@ -25,6 +36,7 @@ app = App(
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
 )
+app.command(cli_benchmark.benchmark)
 app.command(cli_data.shard)
 app.command(cli_data.data)
 app.command(cli_diagnose.levels)
@@ -33,6 +45,7 @@ app.command(cli_export.export)
 app.command(cli_fill.fill)
 app.command(fill_many)
 app.command(cli_info.info)
+app.command(cli_hub.push)
 app.command(cli_steer.reroll)
 app.command(cli_steer.blend)
 app.command(cli_web.serve)

@@ -6,6 +6,7 @@ masks bool (H, W) with True = missing, tensors (C, H, W) in [-1, 1].
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,8 @@ class Filler:
             raise ConfigError(f"--tile-batch {tile_batch}: must be 1 or more")
         self.runtime, self.id = as_runtime(model), id
         self.tile_batch, self.max_memory = tile_batch, max_memory
+        # what is told of the model in Markdown, and measured of it
+        self.card, self.figures = self.runtime.card, dict(self.runtime.figures)
 
     @classmethod
     def from_pretrained(
@@ -91,6 +94,25 @@ class Filler:
     def digest(self) -> str:
         """The model's fingerprint."""
         return self.runtime.digest
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write the model with its card and figures as a directory for `from_pretrained`; raises OutputError, and
+        ConfigError for an exported model."""
+        from manyfill.checkpoint import save_model
+
+        save_model(Path(directory), self.model, self.card, self.figures)
+
+    def push_to_hub(
+        self, repo: str, licence: str | None = None, private: bool = False, token: str | None = None
+    ) -> str:
+        """Upload the model to the Hugging Face Hub as "owner/name" and return its address; raises ModelError.
+
+        The card is completed by plots of the figures and by the licence of the weights, the Hub's name for it.
+        """
+        from manyfill.checkpoint import Loaded
+        from manyfill.hub import push
+
+        return push(Loaded(self.model, self.id, self.card, self.figures), repo, licence, private, token)
 
     def __call__(
         self,

@@ -33,8 +33,8 @@ def paint(page: Page) -> None:
 
 def save(page: Page, name: str) -> None:
     page.wait_for_timeout(400)
-    image = Image.open(io.BytesIO(page.screenshot()))
-    image.convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(IMAGES / f"web-{name}.png", optimize=True)
+    # In all its colours: 256 of them would not do for photograph, mask and heat map together.
+    Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(IMAGES / f"web-{name}.png", optimize=True)
 
 
 def main(address: str) -> None:
@@ -46,7 +46,9 @@ def main(address: str) -> None:
             page.locator("#shelf .example").nth(5).wait_for()
             paint(page)
             page.locator("#fill").click()
-            page.locator("#status", has_text="8 fills in").wait_for(timeout=120_000)
+            page.locator("#status", has_text="8 fills in").wait_for(timeout=300_000)
+            # How long it took is a matter of the machine.
+            page.locator("#status").evaluate("(status) => (status.textContent = '8 fills')")
             save(page, "fills" if scheme == "light" else "phone")
             if scheme == "light":
                 page.locator(".tile", has_text="Uncertainty").click()

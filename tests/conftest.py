@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from browsing import address, browser, desk, page  # noqa: F401  fixtures
 from evaluating import saved
 from filling import make_pictures
 from training import Micro, smooth

@@ -40,10 +40,19 @@ def parts(image: bytes = png(PIXELS), mask: bytes | None = png(HOLE.astype(np.ui
 
 
 @contextmanager
-def client(model: Path, limits: Limits | None = None, **access: Any) -> Iterator[TestClient]:
-    app = create_app(Filler.from_pretrained(model), Access(**access), limits)
+def client(
+    model: Path, limits: Limits | None = None, max_memory: int | None = None, **access: Any
+) -> Iterator[TestClient]:
+    app = create_app(Filler.from_pretrained(model, max_memory=max_memory), Access(**access), limits)
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=True) as found:
         yield found
+
+
+def filled(web: TestClient, **options: Any) -> tuple[str, dict[str, bytes]]:
+    """The id of a result, and the files of its zip."""
+    answer = web.post("/api/v1/fill", files=parts(), data={"n": 3, **options})
+    assert answer.status_code == 200, answer.text
+    return answer.headers["manyfill-result"], unzipped(answer.content)
 
 
 def unzipped(content: bytes) -> dict[str, bytes]:
@@ -78,12 +87,10 @@ def server(model: Path | str, *arguments: str, log: Path | None = None, **variab
             process.wait(20)
 
 
-def resident(pid: int | str = "self") -> float:
-    """Memory of a process in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no such process")
+def resident(what: str = "VmRSS") -> float:
+    """Memory of this process in MB, or at most since the last time that this was forgotten."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 def wait_for(address: str, seconds: float = 30) -> None:

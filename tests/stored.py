@@ -10,7 +10,12 @@ import cv2
 import numpy as np
 import tifffile
 from PIL import Image, ImageCms
+from skimage import data
 
+RGB = np.ascontiguousarray(data.astronaut()[100:140, 200:260])
+GREY = np.ascontiguousarray(data.camera()[100:140, 200:260])
+MASK = np.zeros((40, 60), bool)
+MASK[8:20, 10:30] = True
 ICC = {mode: ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() for mode in ("RGB",)}["RGB"]
 ORIENTATION = 0x0112
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -214,3 +219,15 @@ def facts(content: bytes) -> dict[str, object]:
         "dpi": dpi and tuple(round(float(value), 2) for value in dpi),
         "icc": image.info.get("icc_profile"),
     }
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def saved(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()

@@ -114,5 +114,6 @@ def test_bad_flags_are_refused_by_name(model: Path, capsys: pytest.CaptureFixtur
     assert "-n 0" in refused(capsys, model, "-n", "0")
     assert "--batch 0" in refused(capsys, model, "--batch", "0")
     assert "--workers 0" in refused(capsys, model, "--workers", "0")
+    assert "--device warp" in refused(capsys, model, "--device", "warp")
     assert "--actors" in refused(capsys, model, "--actors", "2")
     assert not Path("out").exists()

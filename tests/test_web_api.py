@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving import EVENTS, HOLE, PIXELS, client, events, parts, png, unzipped
+from serving import EVENTS, HOLE, PIXELS, client, events, filled, parts, png, unzipped
 from starlette.testclient import TestClient
 
 from manyfill import Filler
@@ -24,13 +24,6 @@ from manyfill.web.settings import Limits
 def web(model: Path, one_thread: None) -> Iterator[TestClient]:
     with client(model) as found:
         yield found
-
-
-def filled(web: TestClient, **options: Any) -> tuple[str, dict[str, bytes]]:
-    """The id of a result, and the files of its zip."""
-    answer = web.post("/api/v1/fill", files=parts(), data={"n": 3, **options})
-    assert answer.status_code == 200, answer.text
-    return answer.headers["manyfill-result"], unzipped(answer.content)
 
 
 def streamed(web: TestClient, path: str = "fill", **options: Any) -> list[tuple[str, Any]]:
@@ -230,75 +223,6 @@ def test_results_go_in_time_and_when_others_need_the_room(model: Path, one_threa
         answer = web.get(f"/api/v1/results/{names[-1]}/mask.png")
         assert answer.status_code == 404 and "send the picture" in answer.json()["detail"]
         assert len(service.results) == 0 and service.results.size == 0
-
-
-# ---------------------------------------------------------------------------------------------------- what is refused
-
-LARGE = png(np.zeros((2001, 2000), np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("files", "data", "told"),
-    [
-        ({}, {}, "image: is missing"),
-        (parts(b"text"), {}, "image: not a picture that can be read"),
-        (parts(b""), {}, "image: the file is empty"),
-        (parts(png(PIXELS)[:200]), {}, "image: damaged or truncated"),
-        (parts(mask=b"text"), {}, "mask: not a picture that can be read"),
-        (parts(mask=None), {}, "mask: is missing, and the image has no transparent pixels"),
-        (parts(mask=png(np.zeros((9, 9), np.uint8))), {}, "mask: the mask is 9x9 but the picture is 50x40"),
-        (parts(LARGE, LARGE), {}, "has more than 4,000,000 pixels; shrink it"),
-        (parts(), {"n": "0"}, "n: input should be greater than or equal to 1"),
-        (parts(), {"n": "65"}, "n: input should be less than or equal to 64"),
-        (parts(), {"n": "many"}, "n: input should be a valid integer"),
-        (parts(), {"seed": "1.5"}, "seed: input should be a valid integer"),
-        (parts(), {"seed": "9" * 30}, "seed: input should be less than or equal to"),
-        (parts(), {"temperature": "hot"}, "temperature: hot: give a number"),
-        (parts(), {"temperature": "-1"}, "temperature: -1.0: must be 0 or more"),
-        (parts(), {"temperature": "nan"}, "temperature: nan: must be 0 or more"),
-        (parts(), {"view": "all"}, "view: input should be 'picture' or 'hole'"),
-        (parts(), {"temprature": "1"}, "'temprature': there is no such field; there are image, mask, n"),
-        (parts(), {"n": ["1", "2"]}, "n: was sent 2 times"),
-        (parts(), {"label": "a cat"}, "there is no such field"),
-        (parts(), {"caption": "a cat"}, "caption: this model reads none"),
-    ],
-)
-def test_refusals_name_what_is_wrong(
-    model: Path, one_thread: None, files: dict[str, bytes], data: dict[str, Any], told: str
-) -> None:
-    with client(model, Limits(pixels=4_000_000)) as web:
-        answer = web.post("/api/v1/fill", files=files, data=data)
-        assert answer.status_code == 422, answer.text
-        detail = answer.json()["detail"]
-        assert told in detail and "--" not in detail and "\n" not in detail
-        assert web.app.state.service.slot.inside == 0 == web.app.state.service.budget.taken  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("changes", "status", "told"),
-    [
-        ({"result": "x" * 22}, 404, "no longer kept"),
-        ({"fill": 3}, 422, "fill 3: there is no such fill; this result has 0 to 2"),
-        ({"fill": -1}, 422, "fill: input should be greater than or equal to 0"),
-        ({"keep_levels": "some"}, 422, "keep_levels some: give levels such as"),
-        ({"keep_levels": "1-99"}, 422, "there is no level"),
-        ({"keep_levels": "1-999999999999"}, 422, "there is no level"),
-    ],
-)
-def test_rerolls_that_cannot_be(web: TestClient, changes: dict[str, Any], status: int, told: str) -> None:
-    asked = {"result": filled(web)[0], "fill": 0, "keep_levels": "1-2", "n": 1} | changes
-    answer = web.post("/api/v1/reroll", data=asked)
-    assert answer.status_code == status and told in answer.json()["detail"], answer.text
-
-
-def test_too_much_is_refused_before_it_is_drawn(model: Path, one_thread: None) -> None:
-    with client(model, Limits(volume=5 * 2000)) as web:
-        answer = web.post("/api/v1/fill", files=parts(), data={"n": 6})
-        assert answer.status_code == 422 and "ask for at most 5" in answer.json()["detail"]
-        told = web.post("/api/v1/fill", files=parts(), data={"n": 6, "view": "hole"}, headers=EVENTS)
-        result = dict(events(told.text))["done"]["result"]  # of the hole alone, six are not too much
-        assert web.get(f"/api/v1/results/{result}/fill-05.png").status_code == 200
-        assert web.get(f"/api/v1/results/{result}/all.zip").status_code == 422
 
 
 # ------------------------------------------------------------------------------------------------------ all the rest

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,25 @@ from manyfill.web.protocol import options
 from manyfill.web.settings import MEGABYTE, Limits
 
 OURS = ("server", "model", "decoding")  # threads that serve
-LIMITS = Limits(reading=1.0)
+LIMITS = Limits(reading=3.0)
+WORK, GROWTH = 0.2, 50  # processor seconds and MB that a refusal may take
 touched: list[str] = []
+
+
+def spent() -> float:
+    """Processor seconds of the server's threads alone; the clock runs on while others work."""
+    mine = (thread for thread in threading.enumerate() if thread.name.split("_")[0] in OURS)
+    return sum(time.clock_gettime(time.pthread_getcpuclockid(thread.ident)) for thread in mine if thread.ident)
+
+
+@contextmanager
+def modestly() -> Iterator[None]:
+    """What is refused within is so by little work, and little memory, also on the way."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    memory, seconds = resident(), spent()
+    yield
+    seconds, memory = spent() - seconds, resident(what="VmHWM") - memory
+    assert seconds < WORK and memory < GROWTH
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -137,30 +155,29 @@ def test_addresses_and_paths_are_not_read(port: int, value: str) -> None:
 def test_bombs_do_not_go_off(port: int, name: str, content: bytes) -> None:
     assert len(content) < 2 * MEGABYTE
     for sent in (parts(image=content), parts(mask=content)):
-        before, began = resident(), time.thread_time()
-        assert told(post(port, multipart(sent, n="1"))), name
-        assert resident() - before < 50
-    assert time.thread_time() - began < 5
+        body = multipart(sent, n="1")
+        with modestly():
+            assert told(post(port, body)), name
 
 
 def test_a_body_of_200_mb_is_refused_at_its_head_and_on_the_way(port: int) -> None:
-    before = resident()
-    began = time.perf_counter()
-    assert "larger than 40 MB" in told(post(port, None, **{"Content-Length": str(200 * MEGABYTE)}))
-    assert time.perf_counter() - began < 0.2
-    pieces = itertools.chain([multipart({"image": b""})[:-9]], itertools.repeat(bytes(MEGABYTE), 48))
-    assert "larger than 40 MB" in told(post(port, pieces))  # without saying so: in chunks
-    assert resident() - before < 50
+    with modestly():
+        assert "larger than 40 MB" in told(post(port, None, **{"Content-Length": str(200 * MEGABYTE)}))
+    with modestly():  # without saying so: in chunks
+        pieces = itertools.chain([multipart({"image": b""})[:-9]], itertools.repeat(bytes(MEGABYTE), 48))
+        assert "larger than 40 MB" in told(post(port, pieces))
 
 
 def test_ten_thousand_parts(port: int) -> None:
-    before = resident()
     many = b"".join(b'--x\r\nContent-Disposition: form-data; name="n"\r\n\r\n1\r\n' for _ in range(10_000))
     files = many.replace(b'name="n"', b'name="n"; filename="n"')
-    for body in (many, files):
-        assert "Too many" in told(post(port, body + b"--x--\r\n"))
-    assert "Part exceeded" in told(post(port, multipart({}, n="1" * MEGABYTE)))
-    assert resident() - before < 50
+    for body, detail in (
+        (many + b"--x--\r\n", "Too many"),
+        (files + b"--x--\r\n", "Too many"),
+        (multipart({}, n="1" * MEGABYTE), "Part exceeded"),
+    ):
+        with modestly():
+            assert detail in told(post(port, body))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +201,8 @@ def test_ten_thousand_parts(port: int) -> None:
     ],
 )
 def test_forms_that_are_none(port: int, body: bytes, kind: str) -> None:
-    assert told(post(port, body, kind))
+    with modestly():
+        assert told(post(port, body, kind))
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "BREW"])
@@ -196,10 +214,9 @@ def test_who_sends_too_slowly_is_told_so_and_left(port: int) -> None:
     head = f"POST /api/v1/fill HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     beginnings = [b"", head.encode(), f"{head}Content-Length: 1000\r\n\r\n--x\r\n".encode()]
     slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
-    began = time.monotonic()
     for number, connection in enumerate(slow):
         connection.sendall(beginnings[number % len(beginnings)])
-    while time.monotonic() - began < 0.7:
+    for _ in range(7):
         for connection in slow[2::3]:
             connection.sendall(b"a")
         time.sleep(0.1)
@@ -210,7 +227,6 @@ def test_who_sends_too_slowly_is_told_so_and_left(port: int) -> None:
         while connection.recv(1000):
             pass
         connection.close()
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(

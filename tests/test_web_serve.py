@@ -39,6 +39,8 @@ def test_a_port_in_use_is_one_line(model: Path, capsys: pytest.CaptureFixture[st
         (["--port", "70000"], "--port"),
         (["--queue", "-1"], "--queue"),
         (["--max-pixels", "0"], "--max-pixels"),
+        (["--device", "warp"], "--device warp: cannot be used here"),
+        (["--max-memory", "lots"], "--max-memory lots: give a size"),
         (["--model", "nowhere"], "nowhere: no such model"),
     ],
 )

@@ -18,7 +18,7 @@ from manyfill.plots import panels
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STEPS, SEEDS, PICTURES = 2000, 3, 128
+STEPS, SEEDS, PICTURES = 1000, 3, 128
 DESIGNS: dict[str, dict[str, Any]] = {
     "2017, with": NORMED,
     "2017, without": NORMED | {"border": "none"},

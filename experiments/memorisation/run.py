@@ -21,7 +21,7 @@ from manyfill.plots import panels
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STEPS, SEEDS, SMALL, PICTURES = 4000, 2, 500, 64
+STEPS, SEEDS, SMALL, PICTURES = 2500, 2, 500, 64
 LONG = {"train.batch_size": 16, "train.learning_rate": 1e-3, "train.weight_decay": 0.0, "data.flip": False}
 DESIGNS: dict[str, dict[str, Any]] = {"2017": NORMED, "default": {"guide": False}}
 

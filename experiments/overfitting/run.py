@@ -21,7 +21,7 @@ from manyfill.train.log import Record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STEPS, SEEDS, BETWEEN, SMALL, MORE = 4000, 2, 250, 2000, 11000
+STEPS, SEEDS, BETWEEN, SMALL, MORE = 2500, 2, 250, 2000, 11000
 # 40x40 pictures, so that random tiles of 32 to 40 can be taken of them.
 SIZE = 40
 BARE = {
@@ -37,6 +37,13 @@ AUGMENTED = {"data.augment": True, "data.flip": True}
 NARROW = {
     "levels": [{"size": size, "width": WIDTHS[size][0], "latent": 1 if size > 8 else WIDTHS[size][1]} for size in SEVEN]
 }
+CHAINED = {
+    "levels": [
+        {"size": size, "width": WIDTHS[size][0], "latent": WIDTHS[size][1]}
+        | ({"prior": "autoregressive"} if size > 8 else {})
+        for size in SEVEN
+    ]
+}
 # By name: what differs from batch norm alone, in the model and in the training.
 REMEDIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "batch norm only": ({}, {}),
@@ -46,6 +53,7 @@ REMEDIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "EMA": ({}, {"train.ema_decay": 0.999}),
     "narrow fine latents": (NARROW, {}),
     "free bits": ({}, {"train.free_bits": 0.01}),
+    "autoregressive fine priors": (CHAINED, {}),
     "more data": ({}, {}),
     "all but more data": (
         {"dropout": 0.1, **NARROW},

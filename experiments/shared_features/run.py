@@ -22,7 +22,7 @@ from manyfill.plots import panels
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STEPS, SEEDS, PICTURES = 2000, 3, 128
+STEPS, SEEDS, PICTURES = 2000, 2, 128
 NARROW = 0.7  # of the width, hence half of the parameters
 STAGES = [{"size": size, "width": round(NARROW * width / 4) * 4} for size, (width, _) in WIDTHS.items()]
 EXTRACTORS: dict[str, dict[str, Any]] = {

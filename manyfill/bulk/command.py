@@ -21,6 +21,7 @@ def fill_many(
     seed: int = 0,
     temperature: float = 1.0,
     model: str = "default",
+    device: str | None = None,
     max_pixels: int | None = None,
     batch: int | None = None,
     workers: int | None = None,
@@ -56,6 +57,8 @@ def fill_many(
         Spread of the latents: 1 draws from the model as it is, 0 takes their means.
     model
         A model directory, a Hugging Face hub id, or "default".
+    device
+        Where to compute, such as cpu or cuda:1; if left out, each process takes a GPU of its own where there is one.
     max_pixels
         Skip larger pictures; 40 million if left out.
     batch
@@ -96,6 +99,7 @@ def fill_many(
         masks=masks,
         sampling=Sampling(n, seed, temperature),
         model=model,
+        device=device,
         max_pixels=DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels,
         batch=BATCH if batch is None else batch,
         workers=WORKERS if workers is None else workers,

@@ -16,7 +16,7 @@ class Job:
     """Fill the pictures of `pictures` under `masks` (None: their transparent pixels) into `out`; ConfigError.
 
     `batch` is how many fills the model draws at once, of several pictures where one has fewer; `workers` the threads
-    that read and write meanwhile.
+    that read and write meanwhile. `device` is torch's name of where to compute; None takes the rank's GPU, if any.
     """
 
     pictures: Path
@@ -31,6 +31,7 @@ class Job:
     quantiles: bool = False
     encoding: Encoding = field(default_factory=Encoding)
     strict: bool = False
+    device: str | None = None
 
     def __post_init__(self) -> None:
         for flag, value in (("--batch", self.batch), ("--workers", self.workers)):

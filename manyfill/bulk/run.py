@@ -31,7 +31,7 @@ def fill_many(
     scratch = job.out / f".rank-{rank.name}"
     # An exported model knows nothing of torch and its GPUs.
     device = None if is_exported(locate(job.model)) else rank.device()
-    filler = Filler.from_pretrained(job.model, device)
+    filler = Filler.from_pretrained(job.model, job.device or device)
 
     def fill(blocks: Iterable[int]) -> Iterator[Row]:
         return elsewhere(job, blocks, scratch) if elsewhere else BulkFiller(job, pictures, filler, scratch).fill(blocks)

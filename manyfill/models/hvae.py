@@ -23,6 +23,7 @@ from manyfill.models.pretrained import PretrainedText
 from manyfill.models.texture import textures
 from manyfill.models.tokens import Vocabulary
 from manyfill.models.topdown import Choose, Evidence, Step, TopDown
+from manyfill.models.window import Window, windows
 
 CAPTION_PARTS = ("reader.", "topdown.joins.")
 """How the names of the parameters begin that only a model with captions has."""
@@ -30,7 +31,8 @@ CAPTION_PARTS = ("reader.", "topdown.joins.")
 
 @dataclass(frozen=True)
 class Known:
-    """All that fills of a batch share, worked out once: x (B, C, S, S) with 0 in the hole, m (B, 1, S, S).
+    """All that fills of a batch share, worked out once: x (B, C, S, S) with 0 in the hole, m (B, 1, S, S), what they
+    tell at every size, and the `windows` that have to be worked out (everything without).
 
     `guidance` says how closely they follow their captions.
     """
@@ -39,6 +41,7 @@ class Known:
     m: Tensor
     evidence: Evidence
     missing: dict[int, Tensor]
+    windows: dict[int, Window] | None
     guidance: Guidance = UNGUIDED
 
     def repeat(self, n: int) -> "Known":
@@ -46,7 +49,8 @@ class Known:
 
         many = partial(_repeated, n=n)
         missing = {size: many(share) for size, share in self.missing.items()}
-        return Known(many(self.x), many(self.m), self.evidence.each(many), missing, self.guidance)
+        evidence = self.evidence.each(many)
+        return Known(many(self.x), many(self.m), evidence, missing, self.windows, self.guidance)
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,9 @@ class ConditionalHVAE(nn.Module):
         # One batched pass reads both with the same parameters.
         pictures, masks = torch.cat([completed, x]), torch.cat([m, nothing_missing])
         both = self.features(pictures, masks, torch.cat([guide, guide]), torch.cat([present, present]))
-        return tuple({size: h[part] for size, h in both.items()} for part in _halves(len(x)))
+        # Not slices: on the way back each would be padded with zeros to the whole, in another memory format.
+        halves = {size: h.chunk(2) for size, h in both.items()}
+        return tuple({size: h[part] for size, h in halves.items()} for part in (0, 1))
 
     def infer(self, seen: Seen, noise: torch.Generator | Tensor | None = None) -> tuple[Tensor, list[Step]]:
         """One traversal with the posterior: the pixel term (B,) in nats and every level's step.
@@ -177,7 +183,9 @@ class ConditionalHVAE(nn.Module):
             return posterior.sample(own.contiguous(memory_format=torch.channels_last))
 
         known = seen.known
-        h, canvas, steps = self.topdown(known.evidence, seen.full, known.missing, from_posterior, known.guidance)
+        h, canvas, steps = self.topdown(
+            known.evidence, seen.full, known.missing, from_posterior, guidance=known.guidance, windows=known.windows
+        )
         return self.head.log_prob(h, canvas, seen.x, known.m), steps
 
     def encode_known(
@@ -214,7 +222,9 @@ class ConditionalHVAE(nn.Module):
     def decode(self, known: Known, choose: Choose, noise: Sequence[torch.Generator] | Tensor) -> Fills:
         """Traverse with `choose` and draw the pixels of every picture of `known`, one generator each, or from uniform
         numbers (R, K + C) for all hole pixels in the order of reading."""
-        h, canvas, steps = self.topdown(known.evidence, None, known.missing, choose, known.guidance)
+        h, canvas, steps = self.topdown(
+            known.evidence, None, known.missing, choose, guidance=known.guidance, windows=known.windows
+        )
         x, mean = self.head.sample(h, canvas, known.x, known.m, noise)
         return Fills(x, mean, [step.z for step in steps])
 
@@ -239,7 +249,11 @@ class ConditionalHVAE(nn.Module):
         """What blanked and completed pictures, their holes, the features of both and captions tell."""
         pictures, missing = self._pooled(completed), self._pooled(m)
         recalled = self.topdown.recall_known(features, textures(pictures, missing) if self.config.canvas else {})
-        return Known(blanked, m, Evidence(recalled, pictures, told or {}), missing, guidance if told else UNGUIDED)
+        # In training the holes of a batch are seldom alike, and their place would have to be fetched from the device;
+        # in a graph it cannot be: what depends on the values of a hole is no part of one.
+        where = None if self.training or torch.compiler.is_exporting() else windows(self.config, m)
+        evidence = Evidence(recalled, pictures, told or {})
+        return Known(blanked, m, evidence, missing, where, guidance if told else UNGUIDED)
 
     def _pooled(self, x: Tensor) -> dict[int, Tensor]:
         """Averages of x (B, c, S, S) over the cells of every level's size."""
@@ -252,10 +266,6 @@ class ConditionalHVAE(nn.Module):
 def _repeated(t: Tensor, n: int) -> Tensor:
     # Of a single picture a view does: nothing is copied.
     return t.expand(n, *t.shape[1:]) if len(t) == 1 else t.repeat_interleave(n, 0)
-
-
-def _halves(count: int) -> tuple[slice, slice]:
-    return slice(count), slice(count, None)
 
 
 def _normal(noise: Sequence[torch.Generator], like: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from manyfill.models.expectation import colour_axes
 from manyfill.models.features import Features
 from manyfill.models.guidance import UNGUIDED, Guidance
 from manyfill.models.latent_prior import AutoregressivePrior, IndependentPrior
+from manyfill.models.window import Window
 
 Choose = Callable[[int, Gaussian, Gaussian | None], Tensor]
 """`choose(level, prior, posterior) -> z` decides which latent the traversal goes on with; levels count from 0."""
@@ -227,31 +228,37 @@ class TopDown(nn.Module):
         missing: dict[int, Tensor],
         choose: Choose,
         guidance: Guidance = UNGUIDED,
+        windows: dict[int, Window] | None = None,
     ) -> tuple[Tensor, Tensor, list[Step]]:
         """The final state (B, width, H, W), the canvas (B, C, H, W), and every level's step.
 
         `known` and `full` tell of the known pixels and of the whole picture, `missing` (B, 1, size, size) of the share
-        of each cell that lies in the hole. Latents live wherever that is not 0.
+        of each cell that lies in the hole. Latents live wherever that is not 0. Where there are `windows`, only they
+        are worked out; the rest of what is returned is 0, and priors and posteriors there standard normal.
         """
         both, mean = guidance.both, guidance.mean
         batch = next(iter(missing.values())).shape[0]
         h = both(self.start.expand(batch, -1, -1, -1))
         canvas = departure = self.start.new_zeros(batch, self.channels, 1, 1)
-        size, steps = 0, []
+        window = Window.whole(1)
+        steps: list[Step] = []
         for level, (spec, latent) in enumerate(zip(self.specs, self.blocks, strict=True)):
             assert isinstance(latent, LatentBlock)
-            hole = (missing[spec.size] > 0).float()
-            if spec.size != size:
-                h = self.ups[str(spec.size)](h) if size else h
-                size = spec.size
-                canvas = missing[size] * F.interpolate(departure, size=size, mode="bilinear", align_corners=False)
+            size, everywhere = spec.size, (missing[spec.size] > 0).float()
+            if not steps or size != window.size:
+                before, window = window, windows[size] if windows else Window.whole(size)
+                hole, picture = window.cut(everywhere), window.cut(known.pictures[size])
+                h = window.cut(self.ups[str(size)](h), before) if steps else h
+                canvas = torch.zeros_like(picture)
                 if self.canvas:
                     # What the known pixels lead one to expect, and in the missing part of every cell also what the
                     # coarser levels drew beyond that.
-                    canvas = known.pictures[size] + canvas
+                    enlarged = F.interpolate(departure, scale_factor=size // before.size, mode="bilinear")
+                    canvas = picture + window.cut(missing[size]) * window.cut(enlarged, before)
                 if size in known.recalled:
-                    h = self.borders[str(size)](h, both(known.recalled[size]), both(canvas))
+                    h = self.borders[str(size)](h, both(window.cut(known.recalled[size])), both(canvas))
                 if size in known.told:
+                    # Where positions attend to tokens the window is whole; all else is alike everywhere.
                     h = guidance.told(h, partial(self.joins[str(size)], told=known.told[size]))
                 h = latent.prepare(h)
                 if self.canvas:
@@ -264,14 +271,19 @@ class TopDown(nn.Module):
             own, posterior = latent.prior(state), None
             prior = guidance.gaussian(own)
             if full is not None:
-                error = (full.pictures[size] - canvas) * hole
-                found = latent.posterior(state, both(full.recalled[level]), both(error), own)
-                posterior = guidance.gaussian(found)
-            prior = latent.chain(prior, state, hole)
-            z = choose(level, prior, posterior) * hole
-            h = latent.feed(h, both(z))
+                error = (window.cut(full.pictures[size]) - canvas) * hole
+                found = latent.posterior(state, both(window.cut(full.recalled[level])), both(error), own)
+                posterior = _pasted(guidance.gaussian(found), window)
+            prior = _pasted(latent.chain(prior, state, hole), window)
+            z = choose(level, prior, posterior) * everywhere
+            fed = both(window.cut(z))
+            h = latent.feed(h, fed)
             if self.canvas:
-                canvas = canvas + mean(latent.stroke(h, both(z))) * hole
-                departure = canvas.clamp(-1, 1) - known.pictures[size]
-            steps.append(Step(prior.given(z), posterior, z, hole, canvas))
-        return guidance.with_caption(h), canvas, steps
+                canvas = canvas + mean(latent.stroke(h, fed)) * hole
+                departure = canvas.clamp(-1, 1) - picture
+            steps.append(Step(prior.given(z), posterior, z, everywhere, window.paste(canvas)))
+        return window.paste(guidance.with_caption(h)), window.paste(canvas), steps
+
+
+def _pasted(p: Gaussian, window: Window) -> Gaussian:
+    return p if window.is_whole else Gaussian(window.paste(p.mean), window.paste(p.std, 1.0))

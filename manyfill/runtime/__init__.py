@@ -8,9 +8,10 @@ pixels of all N tiles. Arrays are float32, pictures in [-1, 1].
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,11 +58,14 @@ class Said:
 
 
 class Runtime(ABC):
-    """A model that draws tiles; `temperatures` are its calibration, by level, and `draws` where its noise is from."""
+    """A model that draws tiles; `temperatures` are its calibration, by level, and `draws` where its noise is from; `card` tells of it in Markdown, `figures` were
+    measured of it."""
 
     config: ModelConfig
     temperatures: list[float]
     draws: Draws
+    card: str = ""
+    figures: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def read(self, caption: Caption) -> Said:

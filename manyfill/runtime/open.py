@@ -42,7 +42,10 @@ def _network(source: str, device: str | None) -> Runtime:
     from manyfill.runtime.network import Network
 
     where = named(device) if device else best_device()
-    return Network(load_model(source).model.to(where))
+    loaded = load_model(source)
+    network = Network(loaded.model.to(where))
+    network.card, network.figures = loaded.card, loaded.figures
+    return network
 
 
 def as_runtime(model: "Runtime | ConditionalHVAE") -> Runtime:

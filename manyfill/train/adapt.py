@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from manyfill.checkpoint import load_model, save_model
+from manyfill.checkpoint import load_model
 from manyfill.data import Source, batches
 from manyfill.drawing import Shown
 from manyfill.errors import ModelError, OutputError, PictureError
@@ -86,8 +86,10 @@ class Adaptation:
         last = self.passes[1]
         card = write_card(self.settings, last["step"], last["elapsed"], 1, self.passes)
         mark = {MARK: Path(self.settings.data.paths[0]).name}
-        save_model(directory, self.filler.model, card, mark | self.record() | last_figures(self.passes))
-        self.filler.id = str(directory)
+        filler = self.filler
+        filler.id, filler.card = str(directory), card
+        filler.figures = mark | self.record() | last_figures(self.passes)
+        filler.save_pretrained(directory)
 
 
 def check_place(directory: Path) -> None:

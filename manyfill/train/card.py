@@ -29,7 +29,8 @@ of what is really there. A conditional hierarchical VAE:
 
     manyfill fill photo.png --mask mask.png --model DIR
 
-White in the mask is missing; DIR is this directory. From Python:
+White in the mask is missing; DIR is where this model lies, a directory or its name on the Hugging Face Hub. From
+Python:
 
     from manyfill import Filler
     fills = Filler.from_pretrained("DIR")("photo.png", "mask.png", n=8, seed=0)

@@ -1,10 +1,11 @@
 """The HTTP API: pictures in as parts of a form, fills out as a zip file or as a stream of events."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Header, Path, Request, UploadFile
+from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -14,8 +15,8 @@ from manyfill import __version__
 from manyfill.inputs import Sampling, parse_temperature
 from manyfill.web import examples
 from manyfill.web.events import fill_events
-from manyfill.web.result import ARCHIVE, SHEET, TYPES, View, archive, public_name
-from manyfill.web.service import Service
+from manyfill.web.result import ARCHIVE, SHEET, TYPES, Result, View, archive, public_name
+from manyfill.web.service import Service, while_present
 from manyfill.web.slot import Turn
 from manyfill.web.work import Drawing, Gone, asked, captioned
 
@@ -35,6 +36,22 @@ def service_of(request: Request) -> Service:
 
 
 Served = Annotated[Service, Depends(service_of)]
+
+
+class Queued(APIRoute):
+    """What takes a turn: where no place is free it is refused before its body is read and taken apart.
+
+    A place is taken only after that, or who sends slowly would hold one.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            service_of(request).slot.check()
+            return await handle(request)
+
+        return checked
 
 
 async def admitted(service: Served) -> AsyncIterator[Turn]:
@@ -97,9 +114,10 @@ FILLS: dict[int | str, dict[str, Any]] = REFUSALS | {
     }
 }
 router = APIRouter(prefix="/api/v1")
+queued = APIRouter(prefix="/api/v1", route_class=Queued)
 
 
-@router.post(
+@queued.post(
     "/fill",
     responses=FILLS,
     response_class=Response,
@@ -134,7 +152,7 @@ async def fill(
     return await _answer(request, turn, drawing, seen)
 
 
-@router.post(
+@queued.post(
     "/reroll",
     responses=FILLS | {404: {"model": Refusal}},
     response_class=Response,
@@ -168,14 +186,18 @@ async def _answer(request: Request, turn: Turn, drawing: Drawing, view: View | N
         return EventSourceResponse(
             fill_events(request, service, turn, drawing, view), headers={"X-Accel-Buffering": "no"}
         )
-    try:
+
+    async def drawn() -> Result:
         async with aclosing(service.draw(request, turn, drawing)) as arriving:
             async for _ in arriving:
                 pass
+        return await service.slot.work(drawing.whole)
+
+    try:
+        result = await while_present(request, drawn())
     except Gone:
         raise HTTPException(GONE) from None
-    result = await service.slot.work(drawing.whole)
-    content = archive(await service.slot.work(result.files))
+    content = await service.slot.work(lambda: archive(result.files()))
     headers = {"Manyfill-Result": service.results.put(result), **_attachment("fills.zip")}
     return Response(content, media_type=ZIP, headers=headers)
 
@@ -184,7 +206,7 @@ def _attachment(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
-@router.get(
+@queued.get(
     "/results/{result}/{name}",
     responses=REFUSALS | {404: {"model": Refusal}, 200: {"content": {PNG: {}, ZIP: {}, "application/json": {}}}},
     response_class=Response,

@@ -59,7 +59,8 @@ def create_app(filler: Filler, access: Access | None = None, limits: Limits | No
         },
     )
     app.state.service = service
-    app.include_router(api.router)
+    for router in (api.queued, api.router):
+        app.include_router(router)
     app.routes.extend(page.routes())
     _add_probes(app, service)
     return app

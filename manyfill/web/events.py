@@ -19,7 +19,7 @@ from fastapi.sse import format_sse_event
 from starlette.requests import Request
 
 from manyfill.errors import ManyfillError
-from manyfill.web.result import View
+from manyfill.web.result import Result, View
 from manyfill.web.service import Service
 from manyfill.web.slot import Turn
 from manyfill.web.words import plain
@@ -40,15 +40,13 @@ async def fill_events(
         async with aclosing(service.draw(request, turn, drawing)) as arriving:
             async for portion in arriving:
                 if not drawn:
-                    yield event("start", **portion.frame(view), notes=portion.part.notes)
+                    yield event("start", **portion.frame(view), notes=[plain(note) for note in portion.part.notes])
                 for index in range(portion.n):
-                    image = await do(portion.png, f"fill-{index:02d}", view)
-                    yield event("fill", index=drawn + index, png=_text(image))
+                    yield await do(shown, "fill", portion, f"fill-{index:02d}", view, index=drawn + index)
                 drawn += portion.n
         result = await do(drawing.whole)
-        yield event("mean", png=_text(await do(result.png, "mean", view)))
-        heat = await do(result.png, "std", view)
-        yield event("uncertainty", png=_text(heat), largest=float(result.part.std.max()))
+        yield await do(shown, "mean", result, "mean", view)
+        yield await do(shown, "uncertainty", result, "std", view, largest=float(result.part.std.max()))
         name = service.results.put(result)
         yield event("done", result=name, levels=service.levels(result), record=result.record())
     except ManyfillError as error:
@@ -57,5 +55,6 @@ async def fill_events(
         pass  # nobody is left to tell
 
 
-def _text(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+def shown(name: str, result: Result, file: str, view: View, **values: Any) -> bytes:
+    """The event that holds a picture of a result."""
+    return event(name, **values, png=base64.b64encode(result.png(file, view)).decode())

@@ -18,6 +18,7 @@ from manyfill.completions import Completions
 from manyfill.encode import Encoding
 from manyfill.images import png_bytes
 from manyfill.inputs import Subject
+from manyfill.web.words import plain
 
 View = Literal["picture", "hole"]
 Box = tuple[slice, slice]
@@ -124,8 +125,8 @@ class Result:
         """All that is not a picture, without paths of this machine."""
         part = replace(self.part, mask=self.subject.hole, original=self.subject.original)
         found = part.noted(Encoding()).record()
-        found |= {"model": public_name(found["model"]), "steps": list(self.steps), "files": list(files)}
-        return {"manyfill": __version__, **found}
+        found |= {"model": public_name(found["model"]), "notes": [plain(note) for note in found["notes"]]}
+        return {"manyfill": __version__, **found, "steps": list(self.steps), "files": list(files)}
 
     def files(self) -> dict[str, bytes]:
         """The very files that the command line writes, and the record."""

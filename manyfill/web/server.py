@@ -17,9 +17,16 @@ from manyfill.web.settings import Access, Limits
 UNGUARDED = """warning: whoever reaches {host}:{port} can use this server; set a token with --token or MANYFILL_TOKEN"""
 
 
-def serve(model: str, port: int, access: Access, limits: Limits) -> None:
+def serve(
+    model: str,
+    port: int,
+    access: Access,
+    limits: Limits,
+    device: str | None = None,
+    max_memory: int | None = None,
+) -> None:
     """Load the model and answer until interrupted; raises ModelError, ConfigError for a port in use."""
-    filler = Filler.from_pretrained(model)
+    filler = Filler.from_pretrained(model, device, max_memory=max_memory)
     _warm_up(filler)
     if not access.token and not is_loopback(access.host):
         print(UNGUARDED.format(host=access.host, port=port), file=sys.stderr)
@@ -37,6 +44,7 @@ def serve(model: str, port: int, access: Access, limits: Limits) -> None:
         socket = config.bind_socket()
     except (OSError, SystemExit):
         raise ConfigError(f"--port {port}: cannot be had on {access.host}; choose another with --port") from None
+    socket.listen(config.backlog)  # whoever comes as soon as they are told the address waits, and is not refused
     port = socket.getsockname()[1]
     name = f"[{access.host}]" if ":" in access.host else access.host
     token = f"#token={access.token}" if access.token else ""

@@ -1,9 +1,10 @@
 """What all requests share: the model, the queue before it, the results that are kept, the counters."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,8 +18,22 @@ from manyfill.web.settings import Limits
 from manyfill.web.slot import Budget, Slot, Turn
 from manyfill.web.work import Drawing, Gone, open_subject
 
-SWEEP = 30.0  # seconds
+SWEEP, LOOK = 30.0, 0.2  # seconds between looks for results that nobody wants, and for clients that have gone
 TOO_MUCH = "n: {} fills of this size are too many for one answer; ask for at most {}"
+
+T = TypeVar("T")
+
+
+async def while_present(request: Request, work: Awaitable[T]) -> T:
+    """What comes of `work`; where the client goes away it is cancelled, and Gone raised."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=LOOK))[0]:
+            if await request.is_disconnected():
+                raise Gone
+        return task.result()
+    finally:
+        task.cancel()
 
 
 @dataclass

@@ -59,10 +59,14 @@ class Slot:
         self.model_thread = ThreadPoolExecutor(1, "model")
         self.decoding_thread = ThreadPoolExecutor(1, "decoding")
 
-    def admit(self) -> "Turn":
-        """A place in the queue or at the model; Busy where there is none."""
+    def check(self) -> None:
+        """Busy where no place is free."""
         if self.inside > self.waiting:
             raise Busy(f"{self.inside} requests are waiting", max(1, math.ceil(self.seconds * self.inside)))
+
+    def admit(self) -> "Turn":
+        """A place in the queue or at the model; Busy where there is none."""
+        self.check()
         self.inside += 1
         return Turn(self)
 

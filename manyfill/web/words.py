@@ -7,6 +7,9 @@ from manyfill.errors import ManyfillError
 
 WORDS = {
     "; shrink it or raise --max-pixels": "; shrink it",
+    "--max-memory: these fills": "n: these fills",
+    "; allow that or ask for fewer (-n)": ", more than this server may use; ask for fewer, or send a smaller picture",
+    "--format png keeps them so": "a file's name with .png gives it so that they stay",
     "convert it or change --model": "convert it to grey",
     "--keep-levels": "keep_levels",
     "--temperature": "temperature:",
@@ -16,9 +19,9 @@ WORDS = {
 NO_FILE = "must be sent as a file of a multipart form, not as text: paths and addresses are not read"
 
 
-def plain(error: ManyfillError) -> str:
-    """An error in one line, for people who see no command line."""
-    text = " ".join(str(error).split())
+def plain(said: ManyfillError | str) -> str:
+    """An error or a note in one line, for people who see no command line."""
+    text = " ".join(str(said).split())
     for flag, word in WORDS.items():
         text = text.replace(flag, word)
     return text

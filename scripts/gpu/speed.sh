@@ -6,4 +6,4 @@ set -eu
 cd "$(dirname "$0")/../.."
 : "${OUT:?name the folder for speed.json}"
 mkdir -p "$OUT"
-PYTHONPATH=. python3 benchmarks/speed.py --model base64 --json "$OUT/speed.json"
+PYTHONPATH=. python3 -m manyfill benchmark --model base64 --json > "$OUT/speed.json"

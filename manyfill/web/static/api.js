@@ -10,7 +10,7 @@ export class ApiError extends Error {
 }
 
 export class Api {
-  /** `ask()` lets the person give the token, where the server wants one. */
+  /** `ask(refused)` lets the person give the token, where the server wants one, or another. */
   constructor(ask) {
     this.ask = ask;
     const given = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -33,7 +33,9 @@ export class Api {
     }
     if (response.ok) return response;
     if (response.status === 401) {
-      sessionStorage.setItem("token", await this.ask());
+      const other = await this.ask(Boolean(token));
+      if (!other) throw new ApiError("This server asks for its token: retry to give it.", 401);
+      sessionStorage.setItem("token", other);
       return this.request(path, options);
     }
     const { detail = `The server answered ${response.status}.` } = await response.json().catch(() => ({}));

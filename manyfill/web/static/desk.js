@@ -41,7 +41,8 @@ export class Desk extends EventTarget {
   /** Put a picture on the desk, with a mask as remembered; else what is transparent in it is missing. */
   async open(blob, name, remembered) {
     const picture = blob === this.picture?.blob ? this.picture : await Picture.open(blob, name);
-    if (picture !== this.picture) {
+    const another = picture !== this.picture;
+    if (another) {
       this.picture = picture;
       this.mask = new Mask(picture.width, picture.height);
       this.mask.addEventListener("change", () => this.changed());
@@ -50,6 +51,7 @@ export class Desk extends EventTarget {
     }
     if (remembered) this.mask.restore(remembered);
     else if (blob.type !== "image/jpeg") this.mask.load(picture.copies[0], (data, i) => data[i + 3] < 128);
+    if (another) this.mask.done = []; // this is how it begins: nothing to undo
     this.viewport.lay(null, true);
     this.changed();
     this.dispatchEvent(new Event("open"));

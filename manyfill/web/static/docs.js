@@ -34,7 +34,7 @@ const answer = await fetch("/openapi.json", { headers: token ? { Authorization: 
 const place = find("#operations");
 if (answer.ok) {
   const { info, paths, components } = await answer.json();
-  find("#about").textContent = info.description;
+  find("#about").textContent = info.description.replaceAll("`", "");
   find("#curl").textContent = CURL;
   find("#curl").tabIndex = 0;
   place.replaceChildren();

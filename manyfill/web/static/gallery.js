@@ -12,7 +12,7 @@ export class Gallery extends EventTarget {
     super();
     Object.assign(this, { list, items: [], selected: 0 });
     list.addEventListener("keydown", (event) => {
-      const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      const way = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.across, ArrowDown: this.across }[event.key];
       if (!way) return;
       event.preventDefault();
       event.stopPropagation();
@@ -123,6 +123,13 @@ export class Gallery extends EventTarget {
     for (let next = this.selected + way; this.items[next]; next += way) {
       if (!this.tile(next).disabled) return this.select(next);
     }
+  }
+
+  /** How many tiles stand in the first row. */
+  get across() {
+    const tiles = this.items.map(({ tile }) => tile).filter((tile) => !tile.hidden);
+    const below = tiles.findIndex((tile) => tile.offsetTop > tiles[0].offsetTop);
+    return below < 0 ? tiles.length : below;
   }
 
   /** Take away what has not come. */

@@ -180,7 +180,7 @@ async function back({ detail: entry }) {
 function update() {
   const { picture, mask } = desk;
   const some = Boolean(picture && !mask.empty);
-  find("#empty").hidden = find("#save-button").disabled = Boolean(picture);
+  find("#empty").hidden = Boolean(picture);
   find("#save-button").disabled = !picture;
   document.body.classList.toggle("opened", Boolean(picture));
   find("#hud").hidden = find("#strip").hidden = !picture;
@@ -206,7 +206,7 @@ const SAVED = {
   all: async () => [await run.file("all.zip"), `${desk.picture.stem}-fills.zip`],
   record: async () => [await run.file("fill.json"), `${desk.picture.stem}-fill.json`],
   picture: async () => {
-    if (!run?.result || !gallery.selected) return [desk.picture.blob, desk.picture.name];
+    if (!gallery.patch) return [desk.picture.blob, desk.picture.name];
     const names = { Mean: "mean", Uncertainty: "std" };
     const name = names[gallery.name] ?? `fill-${String(gallery.fill).padStart(2, "0")}`;
     return [await run.file(`${name}.png`), `${desk.picture.stem}-${name}.png`];
@@ -291,8 +291,9 @@ document.addEventListener("paste", (event) => {
 
 // ---------------------------------------------------------------------------------------------------- beginning
 
-async function askToken() {
+async function askToken(refused) {
   const dialog = find("#token");
+  find("p", dialog).textContent = refused ? "The server did not accept that one." : "It was set when the server was started.";
   find("#token-value").value = "";
   dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
@@ -302,6 +303,7 @@ async function askToken() {
 async function examples() {
   const titles = await api.json("/examples");
   find("#examples-button").hidden = !Object.keys(titles).length;
+  for (const shelf of [find("#shelf"), find("#examples")]) shelf.replaceChildren();
   for (const [name, title] of Object.entries(titles)) {
     const blob = await api.blob(`/examples/${name}`);
     for (const shelf of [find("#shelf"), find("#examples")]) {
@@ -322,5 +324,7 @@ async function begin() {
   await examples();
 }
 
+// What was painted lives in this page alone.
+window.addEventListener("beforeunload", (event) => desk.mask?.empty === false && event.preventDefault());
 update();
 guarded(begin);

@@ -47,6 +47,13 @@ export class Mask extends EventTarget {
     this.changed();
   }
 
+  /** Take back what was painted since `begin`. */
+  revert() {
+    for (const [tile, alpha] of this.step ?? []) this.write(tile, alpha);
+    this.step = null;
+    this.changed();
+  }
+
   /** One step over all of the picture. */
   all(draw) {
     this.begin();

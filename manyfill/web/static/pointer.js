@@ -31,7 +31,7 @@ export class Pointer {
     this.surface.focus({ preventScroll: true });
     this.surface.setPointerCapture(event.pointerId);
     this.fingers.set(event.pointerId, this.point(event));
-    if (this.fingers.size > 1) return this.lift();
+    if (this.fingers.size > 1) return this.lift(true); // a second finger: the first one did not mean to paint
     if (event.button === 1 || this.moving()) return event.preventDefault();
     if (event.button === 0) this.put(this.inside(event), event.altKey);
   }
@@ -85,11 +85,12 @@ export class Pointer {
     this.ring.classList.add("down");
   }
 
-  lift() {
+  lift(undone = false) {
     this.ring.classList.remove("down");
     const { tool } = this;
     this.tool = null;
-    tool?.up();
+    if (undone) tool?.cancel();
+    else tool?.up();
   }
 
   /** By keys: arrows move the pen, Enter puts it down or lifts it. */

@@ -22,7 +22,11 @@ export class Run extends EventTarget {
   }
 
   /** Ask, and tell of everything that comes by `progress` events; throws as the API does. */
-  async draw() {
+  draw() {
+    return (this.drawn = this.follow());
+  }
+
+  async follow() {
     for await (const [name, data] of this.events(this.stop.signal)) {
       await this[`take_${name}`]?.(data);
       this.dispatchEvent(new CustomEvent("progress", { detail: { name, data } }));
@@ -73,10 +77,11 @@ export class Run extends EventTarget {
     this.result = result;
   }
 
-  /** Use the result that the server keeps; where it is kept no longer, have it drawn again first. */
+  /** Use the result that the server keeps, once it is drawn; where it is not kept, have it drawn again first. */
   async kept(use) {
+    await this.drawn?.catch(() => {}); // whoever drew was told
     try {
-      return await use(this.result);
+      if (this.result) return await use(this.result);
     } catch (error) {
       if (error.status !== 404) throw error;
     }

@@ -15,6 +15,10 @@ class Tool {
     this.mask().commit();
   }
 
+  cancel() {
+    this.mask().revert();
+  }
+
   /** Draw on the mask and on what is in sight of it. */
   paint(box, draw, erase) {
     const both = (context) => {
@@ -87,6 +91,11 @@ class Shape extends Tool {
     this.outlined(null);
     this.paint(box, (context) => context.fill(path), this.erase);
     super.up();
+  }
+
+  cancel() {
+    this.outlined(null);
+    super.cancel();
   }
 
   outlined(path) {

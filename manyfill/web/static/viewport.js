@@ -3,6 +3,7 @@
 import { clamp } from "./dom.js";
 
 const [MARGIN, BARS] = [24, 96]; // around a picture that fits; above and below it, for what floats there
+const LOW = 360; // a stage lower than that has no room to leave
 const ENLARGED = 8; // at most, to fit
 const CLOSEST = 40;
 
@@ -50,7 +51,8 @@ export class Viewport extends EventTarget {
   fit() {
     if (!this.shown) return;
     const { clientWidth, clientHeight } = this.stage;
-    const [width, height] = [clientWidth - 2 * MARGIN, clientHeight - 2 * MARGIN - BARS];
+    const [margin, bars] = clientHeight < LOW ? [4, 0] : [MARGIN, BARS];
+    const [width, height] = [clientWidth - 2 * margin, clientHeight - 2 * margin - bars];
     const scale = Math.max(Math.min(width / this.shown.width, height / this.shown.height, ENLARGED), 0.005);
     const [left, top] = [(clientWidth - this.shown.width * scale) / 2, (clientHeight - this.shown.height * scale) / 2];
     this.move(scale, left, top);

@@ -1,37 +1,33 @@
 """How much of this machine's own convolution rate training and filling reach, all measured in one run.
 
-    python benchmarks/speed.py [--model default] [--rounds 15] [--json FILE]
-
 Everything is timed in short bursts that take turns (A B C A B C ...), so that a machine's moods fall on all alike; a
 task's time is the median over its bursts. FLOPs are those of convolutions and matrix products, two per multiply-add,
 as torch.utils.flop_counter counts them.
 """
 
-import argparse
 import copy
+import platform
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage.data
 import torch
 import torch.nn.functional as F
-from common import check_writable, label, machine, model_named, run, write_json
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from manyfill.checkpoint import load_model
 from manyfill.data import Example, StreamConfig, TrainingSamples, collate
 from manyfill.data.loader import tile, with_channels
 from manyfill.device import autocast, best_device, has_fast_bfloat16
-from manyfill.errors import ConfigError
-from manyfill.images import to_tensor
+from manyfill.images import resize, to_tensor
 from manyfill.masks import draw
+from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.pipeline import Filler
 from manyfill.rng import generator, numpy_generator
@@ -43,12 +39,9 @@ BATCH = 256 if DEVICE.type == "cuda" else 16
 FILLS = 16
 CONVOLUTIONS = ((64, 32), (96, 16), (128, 16))  # (width, size)
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-TRAIN, PICTURES, MANY, ONE = (
-    "training step",
-    f"{BATCH} pictures, a fill each",
-    "one picture, 16 fills",
-    "one picture, 1 fill",
-)
+BURST = 0.1  # seconds
+TRAIN, PICTURES = "training step", f"{BATCH} pictures, a fill each"
+MANY, ONE = "one picture, 16 fills", "one picture, 1 fill"
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,69 @@ class Task:
     flops: int
 
 
+def benchmark(source: str, rounds: int, follow: Callable[[range], Iterable[int]] = iter) -> dict[str, Any]:
+    """The record of a whole run for a model directory, hub id, "default" or an untrained preset; raises ModelError.
+
+    `follow` is given the rounds and passes them on, such as rich's progress bar.
+    """
+    model = model_named(source).to(DEVICE)
+    tasks = {
+        PICTURES: filling(model, BATCH, 1),
+        MANY: filling(model, 1, FILLS),
+        ONE: filling(model, 1, 1),
+        f"Filler, {MANY}": filler_call(model, FILLS),
+        f"Filler, {ONE}": filler_call(model, 1),
+    }
+    memory = {"fill": peak_mib()}
+    tasks[TRAIN] = training_step(model)
+    memory["train"] = peak_mib()
+    tasks |= convolutions()
+    seconds = measure(tasks, follow(range(rounds)), BURST)
+    return {"machine": machine(), "model": label(source), **summarise(tasks, seconds), "peak_memory_mib": memory}
+
+
+def model_named(source: str) -> ConditionalHVAE:
+    """The model of a directory, hub id or "default"; a preset's name gives that preset freshly initialised."""
+    if source in PRESETS:
+        torch.manual_seed(0)
+        return ConditionalHVAE(PRESETS[source]).eval()
+    return load_model(source).model
+
+
+def label(source: str) -> str:
+    """How a record names a model: where a directory lies on this machine is nobody's business."""
+    return Path(source).resolve().name if Path(source).is_dir() else source
+
+
+def machine() -> dict[str, Any]:
+    """Date, GPU or processor, torch version and thread count."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def peak_mib() -> float | None:
+    """The most memory so far, in MiB: of torch's allocator on a GPU, else of the process; None where nobody tells."""
+    if DEVICE.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2 ** (20 if sys.platform == "darwin" else 10)
+
+
 def counted(call: Callable[[], object]) -> Task:
     """A task whose FLOPs are counted by one call; that call also warms it up."""
     with FlopCounterMode(display=False) as counter:
@@ -66,11 +122,11 @@ def counted(call: Callable[[], object]) -> Task:
     return Task(call, counter.get_total_flops())
 
 
-def measure(tasks: dict[str, Task], rounds: int, burst: float) -> dict[str, np.ndarray]:
+def measure(tasks: dict[str, Task], rounds: Iterable[int], burst: float) -> dict[str, np.ndarray]:
     """Seconds per call (rounds,) of every task: each round gives each task one burst of about `burst` seconds."""
     calls = {name: max(1, round(burst / _seconds(task, 1))) for name, task in tasks.items()}
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in track(range(rounds), "rounds"):
+    for _ in rounds:
         for name, task in tasks.items():
             task.call()  # untimed: what ran before has left its own data in the caches
             seconds[name].append(_seconds(task, calls[name]))
@@ -106,6 +162,7 @@ def convolution(width: int, size: int, dtype: torch.dtype, backward: bool) -> Ta
 
 
 def convolutions() -> dict[str, Task]:
+    """What the machine's rate is taken from: the best of a few, forward, and with both gradients."""
     return {
         f"{kind} {way} {width}x{size}x{size}": convolution(width, size, dtype, way == "forward+backward")
         for kind, dtype in TYPES.items()
@@ -114,11 +171,12 @@ def convolutions() -> dict[str, Task]:
     }
 
 
-class OnePhotograph:
-    """scikit-image's astronaut as a data set: what is learnt does not matter here, what is computed does."""
+class OnePicture:
+    """Drawn clouds as a data set: what is learnt does not matter here, what is computed does."""
 
     def __init__(self) -> None:
-        self.pixels = np.asarray(skimage.data.astronaut())
+        coarse = numpy_generator(0, "benchmark").integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        self.pixels = resize(coarse, 512, 512)
 
     def __len__(self) -> int:
         return 1
@@ -127,7 +185,7 @@ class OnePhotograph:
         return Example(self.pixels, [], self.name(index))
 
     def name(self, index: int) -> str:
-        return "astronaut"
+        return "clouds"
 
     def captions(self, index: int) -> list[str]:
         return []
@@ -138,7 +196,7 @@ def training_step(model: ConditionalHVAE) -> Task:
     model, settings = copy.deepcopy(model).train(), TrainSettings.model_validate({"learning_rate": 1e-9})
     config = model.config
     stream = StreamConfig(config.size, config.channels, guide_probability=0.5 if config.guide else 0.0)
-    samples = TrainingSamples(OnePhotograph(), stream)
+    samples = TrainingSamples(OnePicture(), stream)
     batch = collate([samples[position] for position in range(BATCH)]).to(DEVICE)
     descent, average = optimizer(model, settings), averaged(model, settings.ema_decay)
 
@@ -154,16 +212,16 @@ def training_step(model: ConditionalHVAE) -> Task:
     return counted(step)
 
 
-def photograph(model: ConditionalHVAE) -> tuple[np.ndarray, np.ndarray]:
+def picture(model: ConditionalHVAE) -> tuple[np.ndarray, np.ndarray]:
     """Pixels uint8 (S, S, C) at the model's size, and their centre hole bool (S, S)."""
     size = model.config.size
-    pixels = with_channels(tile(OnePhotograph().pixels, size, None), model.config.channels)
+    pixels = with_channels(tile(OnePicture().pixels, size, None), model.config.channels)
     return pixels, draw("centre", size, size, numpy_generator(0, "speed"))
 
 
 def filling(model: ConditionalHVAE, pictures: int, fills: int) -> Task:
     """`fills` fills of the centre hole of each of `pictures` pictures, from pixels to pixels."""
-    pixels, mask = photograph(model)
+    pixels, mask = picture(model)
     x = to_tensor(pixels).to(DEVICE).expand(pictures, -1, -1, -1)
     m = torch.from_numpy(mask).float().to(DEVICE).expand(pictures, 1, -1, -1)
 
@@ -178,7 +236,7 @@ def filling(model: ConditionalHVAE, pictures: int, fills: int) -> Task:
 
 def filler_call(model: ConditionalHVAE, fills: int) -> Task:
     """The same for one picture as a user meets it, reading, cropping and pasting included."""
-    filler, (pixels, mask) = Filler(model, "speed"), photograph(model)
+    filler, (pixels, mask) = Filler(model, "speed"), picture(model)
     return Task(partial(filler, pixels, mask, n=fills), filling(model, 1, fills).flops)
 
 
@@ -193,14 +251,6 @@ def summarise(tasks: dict[str, Task], seconds: dict[str, np.ndarray]) -> dict[st
     teraflops = {name: task.flops / median[name] / 1e12 for name, task in tasks.items()}
     kind = "bf16" if has_fast_bfloat16(DEVICE) else "fp32"  # what the model itself computes in
     forward, both = (best_rate(teraflops, kind, way) for way in ("forward", "forward+backward"))
-    ratios = {
-        "pictures_per_second": BATCH / median[TRAIN],
-        "train_share_of_conv_rate": teraflops[TRAIN] / both,
-        "sampling_share_of_conv_rate": teraflops[PICTURES] / forward,
-        "sampling_one_picture_share_of_conv_rate": teraflops[MANY] / forward,
-        "cost_of_16_fills_over_1": median[MANY] / median[ONE],
-        "filler_cost_of_16_fills_over_1": median[f"Filler, {MANY}"] / median[f"Filler, {ONE}"],
-    }
     rows = {
         name: {
             "ms": 1e3 * median[name],
@@ -210,59 +260,16 @@ def summarise(tasks: dict[str, Task], seconds: dict[str, np.ndarray]) -> dict[st
         }
         for name, task in tasks.items()
     }
-    memory = {"peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30} if DEVICE.type == "cuda" else {}
     return {
         "compute": kind,
-        **memory,
         "conv_rate_tflops": {"forward": forward, "forward+backward": both},
-        **ratios,
+        "pictures_per_second": BATCH / median[TRAIN],
+        "train_share_of_conv_rate": teraflops[TRAIN] / both,
+        "sample_share_of_conv_rate": teraflops[PICTURES] / forward,
+        "sample_one_picture_share_of_conv_rate": teraflops[MANY] / forward,
+        "fill_1_ms": 1e3 * median[f"Filler, {ONE}"],
+        "fill_16_ms": 1e3 * median[f"Filler, {MANY}"],
+        "cost_of_16_fills_over_1": median[MANY] / median[ONE],
+        "filler_cost_of_16_fills_over_1": median[f"Filler, {MANY}"] / median[f"Filler, {ONE}"],
         "tasks": rows,
     }
-
-
-def show(console: Console, record: dict[str, Any]) -> None:
-    times = Table("task", "ms", "GFLOP", "TFLOP/s", title=f"{record['machine']['device']}, model {record['model']}")
-    for name, row in record["tasks"].items():
-        times.add_row(name, f"{row['ms']:.2f}", f"{row['gflop']:.2f}", f"{row['tflops']:.3f}")
-    rates = record["conv_rate_tflops"]
-    times.caption = (
-        f"the machine's rate is the best {record['compute']} convolution: {rates['forward']:.3f} TFLOP/s forward, "
-        f"{rates['forward+backward']:.3f} forward+backward"
-    )
-    ratios = Table("ratio", "value")
-    for name, value in record.items():
-        if isinstance(value, float):
-            ratios.add_row(name.replace("_", " "), f"{value:.3f}")
-    console.print(times, ratios)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="default", help="model directory, hub id, 'default', or an untrained preset")
-    parser.add_argument("--rounds", type=int, default=15, help="bursts per task")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    args = parser.parse_args()
-    if args.rounds < 1:
-        raise ConfigError("--rounds must be 1 or more")
-    check_writable(args.json)
-    model = model_named(args.model).to(DEVICE)
-    tasks = {
-        **convolutions(),
-        TRAIN: training_step(model),
-        PICTURES: filling(model, BATCH, 1),
-        MANY: filling(model, 1, FILLS),
-        ONE: filling(model, 1, 1),
-        f"Filler, {MANY}": filler_call(model, FILLS),
-        f"Filler, {ONE}": filler_call(model, 1),
-    }
-    record = {
-        "machine": machine(),
-        "model": label(args.model),
-        **summarise(tasks, measure(tasks, args.rounds, burst=0.1)),
-    }
-    show(Console(), record)
-    write_json(args.json, record)
-
-
-if __name__ == "__main__":
-    run(main)
