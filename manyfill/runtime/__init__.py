@@ -58,8 +58,8 @@ class Said:
 
 
 class Runtime(ABC):
-    """A model that draws tiles; `temperatures` are its calibration, by level, and `draws` where its noise is from; `card` tells of it in Markdown, `figures` were
-    measured of it."""
+    """A model that draws tiles; `temperatures` are its calibration, by level, and `draws` where its noise is from;
+    `card` tells of it in Markdown, `figures` were measured of it."""
 
     config: ModelConfig
     temperatures: list[float]
