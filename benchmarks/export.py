@@ -21,10 +21,11 @@ import numpy as np
 import onnxruntime
 import skimage.data
 import torch
-from common import check_writable, clock, label, machine, run, write_json
+from common import run, write_json
 from rich.console import Console
 from rich.table import Table
 
+from manyfill.benchmark import label, machine
 from manyfill.data.loader import tile, with_channels
 from manyfill.errors import ConfigError
 from manyfill.export import export_model
