@@ -36,6 +36,7 @@ from manyfill.device import autocast
 from manyfill.errors import ConfigError
 from manyfill.images import DEFAULT_MAX_PIXELS, resize, save_png
 from manyfill.inputs import Sampling
+from manyfill.likelihood import at_once
 from manyfill.masks import KINDS, draw, write_mask
 from manyfill.octaves import PORTION
 from manyfill.pipeline import Filler
@@ -58,7 +59,7 @@ def own_rates(filler: Filler, job: Job) -> dict[str, Callable[[], int]]:
     """Tasks on the very batches of the job, that return how many fills they drew: with and without `encode_known`."""
     pictures, size = Pictures(job.pictures, job.masks, job.max_pixels), pictures_at_once(job)
     subjects = [pictures.read(number) for number in range(len(pictures))]
-    shown = [filler.at_once(subject.picture.pixels, subject.hole) for subject in subjects]
+    shown = [at_once(filler.model, subject.picture.pixels, subject.hole) for subject in subjects]
     inputs = [
         (torch.cat([x for x, _ in part]), torch.cat([m for _, m in part]))
         for part in (shown[start : start + size] for start in range(0, len(shown), size))

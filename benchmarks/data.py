@@ -35,10 +35,10 @@ from manyfill.benchmark import BATCH, machine, model_named, training_step
 from manyfill.data import Batch, StreamConfig, TrainingSamples, batches, open_source
 from manyfill.data.pack import Packer, Packing
 from manyfill.data.pictures import PictureFiles
-from manyfill.device import processors
 from manyfill.errors import ConfigError
 from manyfill.images import resize
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.processors import processors
 
 SIZE = 64
 WORKERS = (0, 1, 2)

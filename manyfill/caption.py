@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from manyfill.device import autocast
 from manyfill.errors import ConfigError
-from manyfill.models.captions import Told
-from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.config import ModelConfig
+
+if TYPE_CHECKING:  # exported models are refused captions without torch
+    from manyfill.models.captions import Told
+    from manyfill.models.hvae import ConditionalHVAE
 
 
 @dataclass(frozen=True)
@@ -40,28 +40,31 @@ class Caption:
         return {"caption": self.text, "guidance": self.guidance}
 
 
-def check(model: ConditionalHVAE, caption: Caption | None) -> None:
+def check(config: ModelConfig, caption: Caption | None) -> None:
     """ConfigError if the model cannot be told this."""
     if caption is None:
         return
-    if model.config.captions is None:
+    if config.captions is None:
         raise ConfigError("--caption: this model reads none; take one that was trained with captions")
-    if caption.guidance != 1 and any(level.autoregressive for level in model.config.levels):
+    if caption.guidance != 1 and any(level.autoregressive for level in config.levels):
         raise ConfigError("--guidance: this model draws latents one after the other, which cannot be guided; drop it")
 
 
-@torch.inference_mode()
-def tell(model: ConditionalHVAE, caption: Caption) -> dict[int, Told]:
+def tell(model: "ConditionalHVAE", caption: Caption) -> "dict[int, Told]":
     """What a caption tells the model, by size, worked out once for all tiles and fills; ConfigError."""
-    check(model, caption)
+    import torch
+
+    from manyfill.device import autocast
+
+    check(model.config, caption)
     device = next(model.parameters()).device
-    with autocast(device):
+    with torch.inference_mode(), autocast(device):
         return model.tell(model.tokens([caption.text]).to(device))
 
 
-def cut_note(model: ConditionalHVAE, caption: Caption | None) -> tuple[str, ...]:
+def cut_note(model: "ConditionalHVAE", caption: Caption) -> tuple[str, ...]:
     """A note on a caption that is longer than the model reads."""
     spec, vocabulary = model.config.captions, model.vocabulary
-    if caption is None or spec is None or vocabulary is None or vocabulary.count(caption.text) <= spec.length:
+    if spec is None or vocabulary is None or vocabulary.count(caption.text) <= spec.length:
         return ()
     return (f"the caption is longer than the {spec.length} tokens that the model reads: its end is cut off",)

@@ -7,12 +7,26 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from manyfill import __version__, cli_benchmark, cli_data, cli_diagnose, cli_fill, cli_hub, cli_info, cli_steer, cli_web
+from manyfill import (
+    __version__,
+    cli_benchmark,
+    cli_data,
+    cli_diagnose,
+    cli_export,
+    cli_fill,
+    cli_hub,
+    cli_info,
+    cli_steer,
+    cli_web,
+)
 from manyfill.bulk.command import fill_many
 from manyfill.errors import ElsewhereError, ManyfillError
 from manyfill.flags import Count
 
 BAD_INPUT, INTERRUPTED = 2, 130
+WITHOUT_TORCH = (
+    "error: this takes torch, which is not installed; pip install 'manyfill[torch]', or fill with an exported model"
+)
 Assignments = Annotated[list[str] | None, Parameter(name="--set")]
 
 app = App(
@@ -27,6 +41,7 @@ app.command(cli_data.shard)
 app.command(cli_data.data)
 app.command(cli_diagnose.levels)
 app.command(cli_diagnose.diagnose)
+app.command(cli_export.export)
 app.command(cli_fill.fill)
 app.command(fill_many)
 app.command(cli_info.info)
@@ -49,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except (ManyfillError, CycloptsError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print(WITHOUT_TORCH, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -217,9 +237,9 @@ def evaluate(
     seed
         The same seed draws the same holes and fills.
     """
-    from manyfill.checkpoint import looks_like_model
     from manyfill.evaluate.command import Options, evaluate
     from manyfill.evaluate.run import DEFAULT_BASELINES
+    from manyfill.locate import looks_like_model
 
     options = Options(
         models=tuple(word for word in models_and_data if looks_like_model(word)),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import Parameter
 
@@ -43,6 +43,8 @@ class Options:
         How many tiles to draw at once, 32 if left out.
     device
         Where to compute, such as cpu or cuda; the GPU if there is one.
+    runtime
+        torch, or onnx for a model that `manyfill export` wrote; if left out, the one that the model is for.
     as_json
         Print a record to read by machine, and write it as fill.json.
     """
@@ -53,6 +55,7 @@ class Options:
     max_memory: str | None = None
     tile_batch: int | None = None
     device: str | None = None
+    runtime: Literal["torch", "onnx"] | None = None
     as_json: Json = False
 
     def encoding(self) -> "Encoding":
@@ -73,7 +76,7 @@ class Options:
 
         most = None if self.max_memory is None else parse_memory(self.max_memory)
         tiles = TILE_BATCH if self.tile_batch is None else self.tile_batch
-        return Filler.from_pretrained(model, self.device, tiles, most)
+        return Filler.from_pretrained(model, self.device, tiles, most, self.runtime)
 
 
 LEFT_OUT = Options()

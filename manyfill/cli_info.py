@@ -1,7 +1,7 @@
 """`manyfill info`. As in cli.py, nothing heavy is imported before the command runs."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from manyfill.models.config import ModelConfig
@@ -18,22 +18,53 @@ def info(model: str = "default", /) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from manyfill.locate import locate
+    from manyfill.runtime.exported import is_exported
+
+    known = _exported(model) if is_exported(locate(model)) else _network(model)
+    table = Table("model", model, title=None, show_header=True)
+    for name, value in (*_described(known.config), *known.sizes):
+        table.add_row(name, value)
+    for name, value in _figures(known.figures):
+        table.add_row(name, _brief(value))
+    console = Console()
+    console.print(table)
+    console.print(known.card, markup=False, highlight=False)
+
+
+class Facts(NamedTuple):
+    """What there is to tell of a model; `sizes` in rows of the table."""
+
+    config: "ModelConfig"
+    sizes: list[tuple[str, str]]
+    figures: dict[str, Any]
+    card: str
+
+
+def _network(model: str) -> Facts:
     from manyfill.checkpoint import load_model
 
     loaded = load_model(model)
     tensors = loaded.model.state_dict().values()
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-    table = Table("model", loaded.id, title=None, show_header=True)
-    for name, value in _described(loaded.model.config):
-        table.add_row(name, value)
-    table.add_row("parameters", f"{parameters:,}")
-    table.add_row("weights", f"{size / 1e6:.1f} MB")
-    for name, value in _figures(loaded.figures):
-        table.add_row(name, _brief(value))
-    console = Console()
-    console.print(table)
-    console.print(loaded.card, markup=False, highlight=False)
+    sizes = [("parameters", f"{parameters:,}"), ("weights", _megabytes(size))]
+    return Facts(loaded.model.config, sizes, loaded.figures, loaded.card)
+
+
+def _exported(model: str) -> Facts:
+    from manyfill.locate import locate
+    from manyfill.runtime.exported import read_exported
+
+    found = read_exported(locate(model))
+    made_by = ", ".join(f"{name} {version}" for name, version in found.export.made_by.items())
+    sizes = [("exported", f"{found.export.precision}, by {made_by}")]
+    sizes += [(f"{name} graph", _megabytes(len(graph))) for name, graph in found.graphs.items()]
+    return Facts(found.config, sizes, found.figures, found.card)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def _described(config: "ModelConfig") -> list[tuple[str, str]]:

@@ -8,52 +8,24 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from manyfill.caption import Caption
 from manyfill.crop import Box
 from manyfill.encode import Encoding
 from manyfill.files import make_folder, save_bytes
 from manyfill.images import contact_sheet, heatmap, png_bytes
-from manyfill.models.bound import bits_per_dim
 from manyfill.originals import Original
 from manyfill.quantiles import PROBABILITIES, few_note, quantiles, rank
 from manyfill.recipe import Fill
 
+if TYPE_CHECKING:
+    from manyfill.likelihood import Likelihood
+
 SMALLEST_TILE, LARGEST_TILE, FEWEST_COLUMNS = 192, 320, 4
 PART = 4096  # pixels
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """Bounds on the likelihood of the hole's true content, at the model's size, over `dims` values.
-
-    `nats` is the evidence lower bound, a mean over `samples` draws of the posterior, `kl` its divergence by level in
-    nats, coarsest first; `nats_k` is the tighter importance-weighted bound of the same draws.
-    """
-
-    nats: float
-    nats_k: float
-    kl: tuple[float, ...]
-    dims: int
-    samples: int
-
-    @property
-    def bits_per_dim(self) -> float:
-        """The evidence lower bound as a code length: bits for each missing value."""
-        return bits_per_dim(-self.nats, self.dims)
-
-    @property
-    def bits_per_dim_k(self) -> float:
-        """The importance-weighted bound as a code length: bits for each missing value."""
-        return bits_per_dim(-self.nats_k, self.dims)
-
-    def record(self) -> dict[str, Any]:
-        return asdict(self) | {"bits_per_dim": self.bits_per_dim, "bits_per_dim_k": self.bits_per_dim_k}
 
 
 @dataclass(frozen=True)
@@ -79,7 +51,7 @@ class Completions:
     images: list[np.ndarray]
     mean: np.ndarray
     std: np.ndarray
-    bound: Likelihood | None
+    bound: "Likelihood | None"
     fills: tuple[Fill, ...]
     crop: Box | None
     notes: tuple[str, ...]
@@ -94,9 +66,9 @@ class Completions:
     caption: Caption | None = None
 
     @property
-    def latents(self) -> list[Tensor]:
+    def latents(self) -> list[np.ndarray]:
         """By level, coarsest first, (N, T, Z, size, size) each, of T tiles of the first size."""
-        return [torch.stack(level) for level in zip(*(fill.latents for fill in self.fills), strict=True)]
+        return [np.stack(level) for level in zip(*(fill.latents for fill in self.fills), strict=True)]
 
     @property
     def seeds(self) -> tuple[tuple[int, ...], ...]:

@@ -1,11 +1,11 @@
 """Where to compute and how precisely."""
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from manyfill.errors import ConfigError
+from manyfill.processors import processors
 
 
 def best_device() -> torch.device:
@@ -25,11 +25,6 @@ def named(name: str) -> torch.device:
 def leaves_a_core(device: torch.device) -> bool:
     """Whether a processor is free while a model computes: beside a GPU, or where torch has fewer threads than that."""
     return device.type != "cpu" or torch.get_num_threads() < processors()
-
-
-def processors() -> int:
-    """How many of the machine's processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

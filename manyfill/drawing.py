@@ -4,22 +4,18 @@ Legend: H W a picture's size, C its channels, s the side of the square around a 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from manyfill import octaves
 from manyfill.crop import Box, Part, paste
 from manyfill.effort import Effort, Progress, afford
-from manyfill.models.captions import Told
 from manyfill.models.config import ModelConfig
-from manyfill.models.guidance import UNGUIDED, Guidance
-from manyfill.models.hvae import ConditionalHVAE
 from manyfill.octaves import Canvas
 from manyfill.recipe import Recipe, Recipes
+from manyfill.runtime import Runtime, Said
 
 LONG = 200  # tiles from which on it is worth while to estimate the time first
 
@@ -27,14 +23,13 @@ LONG = 200  # tiles from which on it is worth while to estimate the time first
 @dataclass(frozen=True)
 class Shown:
     """What the model is shown of a picture of `values` values: its holes, the sizes that each is drawn at, and the
-    square `box` around all of them; and what it is told of it, by size."""
+    square `box` around all of them; and what is said of it, if anything."""
 
     box: Box
     parts: list[Part]
     sizes: list[list[int]]
     values: int
-    told: dict[int, Told] = field(default_factory=dict)
-    guidance: Guidance = UNGUIDED
+    said: Said | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class Drawn:
 
     fills: list[np.ndarray]
     totals: list[np.ndarray]
-    latents: list[Tensor]
+    latents: list[np.ndarray]
     recipes: list[Recipe]
     seconds: float
 
@@ -59,17 +54,17 @@ def joined(portions: Sequence[Drawn]) -> Drawn:
     return Drawn(
         [np.concatenate(part) for part in zip(*(p.fills for p in portions), strict=True)],
         [np.sum(part, 0) for part in zip(*(p.totals for p in portions), strict=True)],
-        [torch.cat(level) for level in zip(*(p.latents for p in portions), strict=True)],
+        [np.concatenate(level) for level in zip(*(p.latents for p in portions), strict=True)],
         [recipe for portion in portions for recipe in portion.recipes],
         sum(portion.seconds for portion in portions),
     )
 
 
 def draw(
-    model: ConditionalHVAE,
+    runtime: Runtime,
     pictures: Sequence[Shown],
     recipes: Recipes,
-    given: Sequence[Tensor],
+    given: Sequence[np.ndarray],
     tile_batch: int,
     max_memory: int | None,
     progress: Progress | None = None,
@@ -79,11 +74,11 @@ def draw(
 
     `given` are the latents (T, Z, size, size) of the first levels of a single picture, if known.
     """
-    config, done = model.config, 0
+    config, done = runtime.config, 0
     own = [recipes(len(config.levels) + max(map(len, shown.sizes)) - 1) for shown in pictures]
     effort = _effort(config, pictures, len(own[0]), tile_batch, max_memory)
     if progress and effort.tiles > LONG:
-        effort = replace(effort, seconds=effort.tiles * octaves.seconds_per_tile(model))
+        effort = replace(effort, seconds=effort.tiles * octaves.seconds_per_tile(runtime))
 
     def tick(tiles: int) -> None:
         nonlocal done
@@ -98,7 +93,7 @@ def draw(
         began = perf_counter()
         chosen = [each[start : start + portion] for each in own]
         boards = [_canvases(config, shown, each, given) for shown, each in zip(pictures, chosen, strict=True)]
-        octaves.draw(model, [canvas for board in boards for canvas in board], effort.batch, tick)
+        octaves.draw(runtime, [canvas for board in boards for canvas in board], effort.batch, tick)
         seconds = (perf_counter() - began) / len(pictures)
         yield [_drawn(board, seconds) for board in boards]
 
@@ -110,16 +105,18 @@ def _effort(
     tiles = fills * sum(octaves.rows(part, plan, config.size) for part, plan in holes)
     values = sum(shown.values for shown in pictures)
     around = config.channels * sum(part.box.side**2 for part, _ in holes)
-    walks = 1 if all(shown.guidance.off for shown in pictures) else 2
+    walks = 2 if any(shown.said and shown.said.guidance != 1 for shown in pictures) else 1
     return afford(tiles, values, around, fills, config, tile_batch, max_memory, walks)
 
 
-def _canvases(config: ModelConfig, shown: Shown, recipes: Sequence[Recipe], given: Sequence[Tensor]) -> list[Canvas]:
+def _canvases(
+    config: ModelConfig, shown: Shown, recipes: Sequence[Recipe], given: Sequence[np.ndarray]
+) -> list[Canvas]:
     board, first = [], 0
     for number, (part, plan) in enumerate(zip(shown.parts, shown.sizes, strict=True)):
         canvas = Canvas(part, number, plan, recipes, config)
         canvas.given = [z[first : first + len(canvas.cells)] for z in given]
-        canvas.told, canvas.guidance = shown.told, shown.guidance
+        canvas.said = shown.said
         first += len(canvas.cells)
         board.append(canvas)
     return board
@@ -127,7 +124,7 @@ def _canvases(config: ModelConfig, shown: Shown, recipes: Sequence[Recipe], give
 
 def _drawn(board: Sequence[Canvas], seconds: float) -> Drawn:
     totals = [canvas.mean for canvas in board]
-    latents = [torch.cat(level, 1) for level in zip(*(canvas.latents for canvas in board), strict=True)]
+    latents = [np.concatenate(level, 1) for level in zip(*(canvas.latents for canvas in board), strict=True)]
     return Drawn([canvas.images for canvas in board], totals, latents, list(board[0].recipes), seconds)
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi, ModelCard
 
-from manyfill.checkpoint import Loaded, first_line, model_files, write_directory
+from manyfill.checkpoint import Loaded, model_files
 from manyfill.errors import ModelError
+from manyfill.manifest import first_line, write_directory
 from manyfill.plots import panels
 
 if TYPE_CHECKING:

@@ -6,16 +6,18 @@ Legend: H height, W width, C channels (1 grey, 3 RGB). Pixels are numpy uint8 (H
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from manyfill.decode import DEFAULT_MAX_PIXELS, FileLike, decode
 from manyfill.files import save_bytes
 from manyfill.formats import png
 from manyfill.originals import Original
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,28 @@ def picture_of(original: Original, name: str, notes: tuple[str, ...] = ()) -> Pi
 # -------------------------------------------------------------------------------------------------- conversion
 
 
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 (H, W, C) to float32 (C, H, W) in [-1, 1]: x = v / 127.5 - 1."""
-    assert pixels.dtype == np.uint8 and pixels.ndim == 3, f"expected uint8 (H, W, C), got {pixels.dtype} {pixels.shape}"
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / np.float32(127.5) - 1)
+def to_planes(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (..., H, W, C) to float32 (..., C, H, W) in [-1, 1]: x = v / 127.5 - 1."""
+    assert pixels.dtype == np.uint8 and pixels.ndim > 2, f"expected uint8 (H, W, C), got {pixels.dtype} {pixels.shape}"
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, -3)).astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
-def to_pixels(x: Tensor) -> np.ndarray:
+def to_levels(x: np.ndarray) -> np.ndarray:
+    """float32 (..., C, H, W) in [-1, 1] to grey levels, float32 (..., H, W, C) from 0 to 255; not rounded."""
+    return np.moveaxis(((x + np.float32(1)) * np.float32(127.5)).clip(0, 255), -3, -1)
+
+
+def to_tensor(pixels: np.ndarray) -> "Tensor":
+    """`to_planes` as a tensor."""
+    import torch
+
+    return torch.from_numpy(to_planes(pixels))
+
+
+def to_pixels(x: "Tensor") -> np.ndarray:
     """Floating-point (C, H, W) to the nearest uint8 (H, W, C), clipped; the exact inverse of `to_tensor`."""
     assert x.ndim == 3, f"expected (C, H, W), got {tuple(x.shape)}"
-    values = ((x.detach().float() + 1) * 127.5).round().clamp(0, 255)
-    return np.ascontiguousarray(values.to("cpu", torch.uint8).permute(1, 2, 0).numpy())
+    return np.ascontiguousarray(np.rint(to_levels(x.detach().float().cpu().numpy())).astype(np.uint8))
 
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

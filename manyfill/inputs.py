@@ -6,13 +6,14 @@ Legend: H W the picture's size, C its channels (1 or 3). Pixels are uint8 (H, W,
 import hashlib
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from manyfill.caption import Caption
 from manyfill.errors import ConfigError, PictureError
@@ -23,9 +24,13 @@ from manyfill.originals import Original, plain
 from manyfill.recipe import Layer, Recipe
 from manyfill.rng import key
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import TypeIs
+
 NOTHING_KNOWN_NOTE = "nothing of the picture is known: the fills are what the model makes up"
 NEARLY = 15  # grey levels from black or white
-PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Picture
+PictureLike = Union[str, os.PathLike[str], Image.Image, np.ndarray, Picture, "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def read(
 def _read_picture(source: PictureLike, what: str, max_pixels: int) -> Picture:
     if isinstance(source, Picture):
         return source
-    if isinstance(source, Tensor):
+    if is_tensor(source):
         return Picture(_tensor_pixels(source, what), None, what)
     if isinstance(source, np.ndarray):
         check_array(source.shape, source.dtype, what)
@@ -127,7 +132,13 @@ def _read_picture(source: PictureLike, what: str, max_pixels: int) -> Picture:
     return open_picture(source, name=what if isinstance(source, Image.Image) else None, max_pixels=max_pixels)
 
 
-def _tensor_pixels(x: Tensor, what: str) -> np.ndarray:
+def is_tensor(source: object) -> "TypeIs[Tensor]":
+    """Whether it is one of torch's, which need not be there: whoever has a tensor has loaded it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(source, torch.Tensor)
+
+
+def _tensor_pixels(x: "Tensor", what: str) -> np.ndarray:
     if x.ndim != 3 or x.shape[0] not in (1, 3) or not x.numel() or not x.is_floating_point():
         raise PictureError(f"{what}: the tensor is {x.dtype} {tuple(x.shape)}; give float (1 or 3, H, W) in [-1, 1]")
     if not x.abs().max() <= 1.001:  # not a NaN either
@@ -162,7 +173,7 @@ def _read_mask(source: PictureLike | None, picture: Picture, max_pixels: int) ->
             raise PictureError(f"{picture.name}: has no transparent pixels to fill; name the hole with --mask")
         return own
     name, notes = _name(source), tuple[str, ...]()
-    if isinstance(source, Tensor):
+    if is_tensor(source):
         source = source.detach().cpu()
         source = (source.float() if source.is_floating_point() else source).numpy()
         source = source[0] if source.ndim == 3 and len(source) == 1 else source
@@ -201,7 +212,7 @@ def _soft(values: np.ndarray, rule: str) -> tuple[str, ...]:
 def _name(mask: PictureLike) -> str:
     if isinstance(mask, Picture):
         return mask.name
-    return "mask" if isinstance(mask, (Image.Image, np.ndarray, Tensor)) else os.fspath(mask)
+    return os.fspath(mask) if isinstance(mask, (str, os.PathLike)) else "mask"
 
 
 def _read_truth(source: PictureLike, picture: Picture, max_pixels: int) -> np.ndarray:

@@ -15,19 +15,12 @@ from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from manyfill.crop import Part, enlarge, shrink, shrink_hole
-from manyfill.device import autocast
-from manyfill.distributions import Gaussian
-from manyfill.images import to_tensor
-from manyfill.models.captions import Told, joined
+from manyfill.images import to_levels, to_planes
 from manyfill.models.config import ModelConfig
-from manyfill.models.guidance import UNGUIDED
-from manyfill.models.hvae import ConditionalHVAE, Fills, Known
 from manyfill.recipe import Layer, Recipe
-from manyfill.rng import generator
+from manyfill.runtime import Noise, Runtime, Said
 
 TILE_BATCH = 32
 # Of the latents in tiles with a guide, on top of the fill's own. The guide is the model's own answer, rougher than a
@@ -99,7 +92,7 @@ class Canvas:
     images (N, s, s, C) are the fills so far, guides the last answer enlarged, `known` (s, s) what tiles may build upon;
     mean (s, s, C) is the expectation of the pixel distributions, summed over the fills; latents by level
     (N, T, Z, size, size) are those of the first size, of which `given` (T, Z, size, size) are the first levels' if they
-    are known. `told` is what a caption tells, which is said of every tile alike.
+    are known. `said` is a caption, of every tile alike.
     """
 
     def __init__(
@@ -107,9 +100,8 @@ class Canvas:
     ) -> None:
         self.part, self.number, self.sizes, self.recipes, self.config = part, number, sizes, recipes, config
         self.guides: np.ndarray | None = None
-        self.given: Sequence[Tensor] = ()
-        self.told: dict[int, Told] = {}
-        self.guidance = UNGUIDED
+        self.given: Sequence[np.ndarray] = ()
+        self.said: Said | None = None
         self.step = 0
         small, _ = self._enter()
         self.images = np.repeat(small[None], len(recipes), 0)
@@ -117,7 +109,8 @@ class Canvas:
         filler = self.images[0][self.known].mean(0) if self.known.any() else 127.5
         self.images[:, ~self.known] = np.rint(filler)
         self.latents = [
-            torch.empty(len(recipes), len(self.cells), level.latent, level.size, level.size) for level in config.levels
+            np.empty((len(recipes), len(self.cells), level.latent, level.size, level.size), np.float32)
+            for level in config.levels
         ]
 
     def advance(self) -> None:
@@ -179,9 +172,8 @@ class Batch:
     copies: int
 
 
-@torch.inference_mode()
 def draw(
-    model: ConditionalHVAE,
+    runtime: Runtime,
     canvases: Sequence[Canvas],
     tile_batch: int = TILE_BATCH,
     tick: Tick = lambda _: None,
@@ -200,7 +192,7 @@ def draw(
                 if (cell.row + cell.column) % 2 == colour
             ]
             for batch in _batches(fields, colour == 0, tile_batch):
-                _draw(model, batch)
+                _draw(runtime, batch)
                 tick(len(batch.rows))
             for canvas, place in fields:
                 canvas.settle(canvas.cells[place])
@@ -209,17 +201,17 @@ def draw(
             canvas.advance()
 
 
-@torch.inference_mode()
-def seconds_per_tile(model: ConditionalHVAE) -> float:
+def seconds_per_tile(runtime: Runtime) -> float:
     """How long a tile takes, by drawing a few that are all hole."""
-    size, count, device = model.config.size, 4, next(model.parameters()).device
-    x, m = torch.zeros(count, model.config.channels, size, size), torch.ones(count, 1, size, size)
-    noise = [generator(0, "effort", i) for i in range(count)]
+    config, count = runtime.config, 4
+    shape = config.size, config.size
+    x, m = np.zeros((count, config.channels, *shape), np.float32), np.ones((count, 1, *shape), np.float32)
+    levels = [np.zeros((count, level.latent, level.size, level.size), np.float32) for level in config.levels]
+    noise = Noise(levels, 0, np.full((m.size, config.pixel_noise), 0.5, np.float32))
     times = []
     for _ in range(2):  # the first may have to warm up
         began = perf_counter()
-        with autocast(device):
-            model.fill(model.encode_known(x.to(device), m.to(device)), noise).x.cpu()
+        runtime.draw(runtime.tell(x, m), 1, noise)
         times.append(perf_counter() - began)
     return min(times) / count
 
@@ -238,15 +230,15 @@ def _batches(fields: Sequence[tuple[Canvas, int]], first: bool, tile_batch: int)
             yield Batch(rows[at : at + most], len(group))
 
 
-def _draw(model: ConditionalHVAE, batch: Batch) -> None:
+def _draw(runtime: Runtime, batch: Batch) -> None:
     """Draw the rows, and keep their cells."""
-    with autocast(next(model.parameters()).device):
-        known = _known(model, batch.rows[:: batch.copies])
-        # A matrix times a single vector rounds otherwise, and fills are not to depend on what is drawn with them.
-        rows = batch.rows if len(batch.rows) > 1 else batch.rows * 2
-        fills = _decode(model, known.repeat(len(rows) // len(known.x)), rows)
-    drawn, means = _to_numpy(fills.x), _to_numpy(fills.mean)
-    latents = [z.float().cpu() for z in fills.latents] if batch.rows[0].canvas.step == 0 else []
+    shown = batch.rows[:: batch.copies]
+    holes = [~row.canvas.known[row.cell.tile] for row in shown]
+    told = runtime.tell(*_seen(shown, holes))
+    noise = _noise(runtime, batch.rows, [int(hole.sum()) for hole in holes for _ in range(batch.copies)])
+    tiles = runtime.draw(told, batch.copies, noise)
+    drawn, means = to_levels(tiles.x), to_levels(tiles.mean)
+    latents = tiles.latents if batch.rows[0].canvas.step == 0 else []
     for number, row in enumerate(batch.rows):
         canvas = row.canvas
         # The pixels' own noise at a coarse size, enlarged, would be blotches: only the last size has it.
@@ -256,39 +248,33 @@ def _draw(model: ConditionalHVAE, batch: Batch) -> None:
             level[row.fill, row.place] = z[number]
 
 
-def _known(model: ConditionalHVAE, rows: Sequence[Row]) -> Known:
-    """What is known of the rows' tiles, with their guides."""
-    device = next(model.parameters()).device
-    x = _to_tensor([row.canvas.images[row.fill][row.cell.tile] for row in rows]).to(device)
-    m = torch.from_numpy(np.stack([~row.canvas.known[row.cell.tile] for row in rows]))[:, None].float().to(device)
+def _seen(
+    rows: Sequence[Row], holes: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[Said | None]]:
+    """The rows' tiles, with their holes, guides and captions, as `Runtime.tell` takes them."""
+    x = to_planes(np.stack([row.canvas.images[row.fill][row.cell.tile] for row in rows]))
     guided = [row.canvas.guides[row.fill][row.cell.tile] for row in rows if row.canvas.guides is not None]
-    told = joined([row.canvas.told for row in rows])
-    guide = _to_tensor(guided).to(device) if guided else None
-    return model.encode_known(x, m, guide, told=told, guidance=rows[0].canvas.guidance)
+    guide = to_planes(np.stack(guided)) if guided else None
+    return x, np.stack(holes)[:, None].astype(np.float32), guide, [row.canvas.said for row in rows]
 
 
-def _decode(model: ConditionalHVAE, known: Known, rows: Sequence[Row]) -> Fills:
-    calibrated, warmth = model.temperatures.tolist(), REFINEMENT if rows[0].canvas.step else 1.0
+def _noise(runtime: Runtime, rows: Sequence[Row], pixels: Sequence[int]) -> Noise:
+    """Of rows with so many hole pixels each."""
+    config, draws, first = runtime.config, runtime.draws, rows[0].canvas
+    warmth, given = (1.0, len(first.given)) if first.step == 0 else (REFINEMENT, 0)
 
-    def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
-        if rows[0].canvas.step == 0 and level < len(rows[0].canvas.given):
-            return torch.stack([row.canvas.given[level][row.place] for row in rows]).to(prior.mean)
-        layers = [row.layer(level) for row in rows]
-        shape = prior.mean.shape[1:]
-        noise = torch.stack([layer.normal(shape, level, *row.where) for layer, row in zip(layers, rows, strict=True)])
-        scale = torch.tensor([warmth * calibrated[level] * layer.temperature for layer in layers])[:, None, None, None]
-        noise = noise.contiguous(memory_format=torch.channels_last).to(prior.mean.device)
-        return prior.sample(noise, scale.to(prior.mean.device))
+    def latents(level: int, calibrated: float) -> np.ndarray:
+        if level < given:
+            return np.stack([row.canvas.given[level][row.place] for row in rows])
+        layers, spec = [row.layer(level) for row in rows], config.levels[level]
+        shape = spec.latent, spec.size, spec.size
+        noise = [layer.normal(draws, shape, level, *row.where) for layer, row in zip(layers, rows, strict=True)]
+        scales = [np.float32(warmth * calibrated * layer.temperature) for layer in layers]
+        return np.stack([scale * own for scale, own in zip(scales, noise, strict=True)])
 
-    last = len(model.config.levels) - 1
-    return model.decode(known, choose, [row.layer(last).pixels(*row.where) for row in rows])
-
-
-def _to_tensor(tiles: Sequence[np.ndarray]) -> Tensor:
-    """uint8 (S, S, C) each to (B, C, S, S) in [-1, 1]."""
-    return torch.stack([to_tensor(tile) for tile in tiles])
-
-
-def _to_numpy(x: Tensor) -> np.ndarray:
-    """(B, C, S, S) in [-1, 1] to grey levels, float32 (B, S, S, C)."""
-    return ((x.float() + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).cpu().numpy()
+    last, width = len(config.levels) - 1, config.pixel_noise
+    uniform = [
+        draws.uniform(row.layer(last).pixels(*row.where), (count, width))
+        for row, count in zip(rows, pixels, strict=True)
+    ]
+    return Noise([latents(*each) for each in enumerate(runtime.temperatures)], given, np.concatenate(uniform))

@@ -6,35 +6,33 @@ masks bool (H, W) with True = missing, tensors (C, H, W) in [-1, 1].
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from manyfill import octaves
-from manyfill.caption import Caption, cut_note, tell
-from manyfill.checkpoint import Loaded, digest, load_model, save_model
-from manyfill.completions import Completions, Likelihood, Timings, spread
-from manyfill.crop import parts, shrink, surround
-from manyfill.device import autocast, best_device, named
+from manyfill.caption import Caption
+from manyfill.completions import Completions, Timings, spread
+from manyfill.crop import parts, surround
 from manyfill.drawing import Drawn, Shown, draw, joined, pasted
 from manyfill.effort import Progress
 from manyfill.errors import ConfigError, PictureError
-from manyfill.images import DEFAULT_MAX_PIXELS, to_tensor
+from manyfill.images import DEFAULT_MAX_PIXELS
 from manyfill.inputs import PictureLike, Sampling, Subject, read
-from manyfill.models.bound import importance_bound, level_kl, log_weight
-from manyfill.models.guidance import Guidance
-from manyfill.models.hvae import ConditionalHVAE, Known
+from manyfill.models.config import ModelConfig
 from manyfill.octaves import TILE_BATCH
 from manyfill.recipe import Fill, Recipe, Recipes, parse_levels
-from manyfill.rng import key
+from manyfill.runtime import Runtime
+from manyfill.runtime.open import as_runtime, open_runtime
 
-AT_ONCE = 16  # samples of a bound: in portions, so that memory does not grow with their number
+if TYPE_CHECKING:
+    import torch
+
+    from manyfill.likelihood import Likelihood
+    from manyfill.models.hvae import ConditionalHVAE, Known
+
 BOUND_SAMPLES = 16
 EMPTY_NOTE = "the mask is empty (all black): nothing to fill, the picture is unchanged"
 
@@ -47,14 +45,18 @@ class Filler:
     """
 
     def __init__(
-        self, model: ConditionalHVAE, id: str, tile_batch: int = TILE_BATCH, max_memory: int | None = None
+        self,
+        model: "Runtime | ConditionalHVAE",
+        id: str,
+        tile_batch: int = TILE_BATCH,
+        max_memory: int | None = None,
     ) -> None:
         if tile_batch < 1:
             raise ConfigError(f"--tile-batch {tile_batch}: must be 1 or more")
-        self.model, self.id = model.eval(), id
-        self.device = next(model.parameters()).device
+        self.runtime, self.id = as_runtime(model), id
         self.tile_batch, self.max_memory = tile_batch, max_memory
-        self.card, self.figures = "", dict[str, Any]()  # what is told of the model in Markdown, and measured of it
+        # what is told of the model in Markdown, and measured of it
+        self.card, self.figures = self.runtime.card, dict(self.runtime.figures)
 
     @classmethod
     def from_pretrained(
@@ -63,20 +65,41 @@ class Filler:
         device: str | None = None,
         tile_batch: int = TILE_BATCH,
         max_memory: int | None = None,
+        runtime: str | None = None,
     ) -> "Filler":
         """The model of `source`: "default", a directory or a hub id "owner/name"; raises ModelError and ConfigError.
 
-        `device` is torch's name of where to compute; None takes the GPU if there is one. At most `tile_batch` tiles are
-        drawn at once, fewer where `max_memory` bytes (roughly, of the process) would not do.
+        `runtime` is torch, or onnx for what `manyfill export` wrote, which needs no torch; None takes the one that
+        the model is for. `device` is torch's name of where to compute; None takes the GPU if there is one. At most
+        `tile_batch` tiles are drawn at once, fewer where `max_memory` bytes (roughly, of the process) would not do.
         """
-        where = named(device) if device else best_device()
-        loaded = load_model(os.fspath(source))
-        filler = cls(loaded.model.to(where), loaded.id, tile_batch, max_memory)
-        filler.card, filler.figures = loaded.card, loaded.figures
-        return filler
+        return cls(open_runtime(os.fspath(source), runtime, device), os.fspath(source), tile_batch, max_memory)
+
+    @property
+    def config(self) -> ModelConfig:
+        """What the model is made of."""
+        return self.runtime.config
+
+    @property
+    def model(self) -> "ConditionalHVAE":
+        """The torch network; ConfigError for an exported model."""
+        return self.runtime.network
+
+    @property
+    def device(self) -> "torch.device":
+        """Where the torch network computes; ConfigError for an exported model."""
+        return next(self.model.parameters()).device
+
+    @property
+    def digest(self) -> str:
+        """The model's fingerprint."""
+        return self.runtime.digest
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Write the model with its card and figures as a directory for `from_pretrained`; raises OutputError."""
+        """Write the model with its card and figures as a directory for `from_pretrained`; raises OutputError, and
+        ConfigError for an exported model."""
+        from manyfill.checkpoint import save_model
+
         save_model(Path(directory), self.model, self.card, self.figures)
 
     def push_to_hub(
@@ -86,6 +109,7 @@ class Filler:
 
         The card is completed by plots of the figures and by the licence of the weights, the Hub's name for it.
         """
+        from manyfill.checkpoint import Loaded
         from manyfill.hub import push
 
         return push(Loaded(self.model, self.id, self.card, self.figures), repo, licence, private, token)
@@ -120,11 +144,12 @@ class Filler:
         started = perf_counter()
         assert bound_samples >= 1
         sampling, said = Sampling(n, seed, temperature), Caption.of(caption, guidance)
+        network = None if truth is None else self.model  # before any work is done
         subject = read(image, mask, truth, max_pixels, said)
         shown = self.show(subject)
         drawn = joined(list(self.portions(shown, sampling.recipes, progress=progress))) if shown else None
         began = perf_counter()
-        bound = self._bound(subject, shown, seed, bound_samples) if shown else None
+        bound = _bound(network, subject, seed, bound_samples) if shown and network else None
         now = perf_counter()
         spent = Timings(draw=drawn.seconds if drawn else 0.0, bound=now - began if bound else 0.0, total=now - started)
         return self.complete(subject, shown, drawn, sampling, spent, bound)
@@ -185,7 +210,7 @@ class Filler:
         mask: PictureLike | None,
         fills: Sequence[Fill],
         recipes: Recipes,
-        given: Sequence[Tensor],
+        given: Sequence[np.ndarray],
         sampling: Sampling | None,
         max_pixels: int,
         progress: Progress | None,
@@ -201,23 +226,15 @@ class Filler:
         spent = Timings(draw=drawn.seconds, bound=0.0, total=perf_counter() - started)
         return self.complete(subject, shown, drawn, sampling, spent)
 
-    @torch.inference_mode()
-    def condition(self, image: PictureLike, mask: PictureLike | None = None) -> Known:
-        """What the model is told of a picture with a hole, as in a call."""
-        subject = read(image, mask)
-        with autocast(self.device):
-            return self.model.encode_known(*self.at_once(subject.picture.pixels, subject.hole))
+    def condition(self, image: PictureLike, mask: PictureLike | None = None) -> "Known":
+        """What the model is told of a picture with a hole, as in a call; ConfigError for an exported model."""
+        from manyfill.likelihood import condition
 
-    def at_once(self, pixels: np.ndarray, hole: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The square around all that is missing at the model's own size: x (1, C, S, S), m (1, 1, S, S)."""
-        config, box = self.model.config, surround(hole, self.model.config.size)
-        small, missing = shrink(box.cut(pixels), box.cut(hole), config.size)
-        m = torch.from_numpy(missing)[None, None].float().to(self.device)
-        return self._tensor(small), m
+        return condition(self.model, read(image, mask))
 
     def show(self, subject: Subject) -> Shown | None:
         """The holes and their surroundings; None where nothing is missing. PictureError."""
-        config, pixels, hole = self.model.config, subject.picture.pixels, subject.hole
+        config, pixels, hole = self.config, subject.picture.pixels, subject.hole
         if not hole.any():
             return None
         if pixels.shape[2] > config.channels:
@@ -225,18 +242,15 @@ class Filler:
             raise PictureError(f"{name}: is in colour but the model is grey; convert it or change --model")
         found = parts(pixels, hole, config.size)
         plans = [octaves.sizes(part, config.size) for part in found]
-        shown = Shown(surround(hole, config.size), found, plans, pixels.size)
-        if subject.caption is None:
-            return shown
-        told = tell(self.model, subject.caption)
-        return replace(shown, told=told, guidance=Guidance(subject.caption.guidance))
+        said = self.runtime.read(subject.caption) if subject.caption else None
+        return Shown(surround(hole, config.size), found, plans, pixels.size, said)
 
     def draw(self, pictures: Sequence[Shown], sampling: Sampling) -> list[Drawn]:
         """The fills of each picture, of all of them in common batches; each from noise of its own."""
         return [joined(portions) for portions in zip(*self._draw(pictures, sampling.recipes), strict=True)]
 
     def portions(
-        self, shown: Shown, recipes: Recipes, given: Sequence[Tensor] = (), progress: Progress | None = None
+        self, shown: Shown, recipes: Recipes, given: Sequence[np.ndarray] = (), progress: Progress | None = None
     ) -> Iterator[Drawn]:
         """The fills of one picture, a few at a time; joined, they are what `draw` gives.
 
@@ -248,10 +262,10 @@ class Filler:
         self,
         pictures: Sequence[Shown],
         recipes: Recipes,
-        given: Sequence[Tensor] = (),
+        given: Sequence[np.ndarray] = (),
         progress: Progress | None = None,
     ) -> Iterator[list[Drawn]]:
-        return draw(self.model, pictures, recipes, given, self.tile_batch, self.max_memory, progress)
+        return draw(self.runtime, pictures, recipes, given, self.tile_batch, self.max_memory, progress)
 
     def complete(
         self,
@@ -260,7 +274,7 @@ class Filler:
         drawn: Drawn | None,
         sampling: Sampling | None,
         spent: Timings,
-        bound: Likelihood | None = None,
+        bound: "Likelihood | None" = None,
     ) -> Completions:
         """The fills at the picture's size; `shown` and `drawn` are None where nothing is missing.
 
@@ -269,7 +283,7 @@ class Filler:
         began = perf_counter()
         pixels, hole = subject.picture.pixels, subject.hole
         if shown and drawn:
-            box, notes = shown.box, (*subject.picture.notes, *cut_note(self.model, subject.caption))
+            box, notes = shown.box, (*subject.picture.notes, *(shown.said.notes if shown.said else ()))
             mean, *images = (
                 pasted(pixels, shown.parts, fills) for fills in (drawn.means, *zip(*drawn.fills, strict=True))
             )
@@ -296,11 +310,6 @@ class Filler:
             caption=subject.caption,
         )
 
-    @cached_property
-    def digest(self) -> str:
-        """The model's fingerprint."""
-        return digest(self.model)
-
     def _fills(self, subject: Subject, drawn: Drawn) -> tuple[Fill, ...]:
         picture = subject.digest()
         return tuple(
@@ -316,39 +325,14 @@ class Filler:
             for i, recipe in enumerate(drawn.recipes)
         )
 
-    def _tensor(self, pixels: np.ndarray) -> Tensor:
-        """(1, C, S, S) on the device; a grey picture takes the model's channels."""
-        return to_tensor(pixels).expand(self.model.config.channels, -1, -1)[None].to(self.device)
 
-    @torch.inference_mode()
-    def _bound(self, subject: Subject, shown: Shown, seed: int, samples: int) -> Likelihood | None:
-        if subject.whole is None:
-            return None
-        known, m = self.at_once(subject.picture.pixels, subject.hole)
-        box, size = surround(subject.hole, self.model.config.size), self.model.config.size
-        whole, _ = shrink(box.cut(subject.whole), np.zeros_like(box.cut(subject.hole)), size)
-        x = torch.where(m > 0, self._tensor(whole), known)
-        # The noise must be made where the model lives.
-        noise = torch.Generator(self.device).manual_seed(key(seed, "bound"))
-        pixels, kl, weights = [], [], []
-        with autocast(self.device):
-            seen = self.model.encode(x, m, told=shown.told, guidance=shown.guidance)
-            for start in range(0, samples, AT_ONCE):
-                drawn, steps = self.model.infer(seen.repeat(min(AT_ONCE, samples - start)), noise)
-                pixels.append(drawn)
-                kl.append(level_kl(steps))
-                weights.append(log_weight(drawn, steps))
-        levels = torch.cat(kl).double().mean(0)
-        return Likelihood(
-            nats=float(torch.cat(pixels).double().mean() - levels.sum()),
-            nats_k=float(importance_bound(torch.cat(weights).double())),
-            kl=tuple(levels.tolist()),
-            dims=int(m.sum()) * self.model.config.channels,
-            samples=samples,
-        )
+def _bound(network: "ConditionalHVAE", subject: Subject, seed: int, samples: int) -> "Likelihood":
+    from manyfill.likelihood import bound
+
+    return bound(network, subject, seed, samples)
 
 
-def rerolled(fill: Fill, keep: str | Iterable[int], sampling: Sampling) -> tuple[Recipes, Sequence[Tensor]]:
+def rerolled(fill: Fill, keep: str | Iterable[int], sampling: Sampling) -> tuple[Recipes, Sequence[np.ndarray]]:
     """The recipes of `Filler.reroll`, and the latents of the levels above the first that is redrawn; ConfigError."""
     kept = parse_levels(keep, len(fill.recipe.layers))
     above = next(level for level in range(len(kept) + 1) if level not in kept)

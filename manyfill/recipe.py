@@ -18,15 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
+import numpy as np
+import safetensors.numpy
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from manyfill.caption import Caption
 from manyfill.errors import ConfigError, PictureError
 from manyfill.files import save_bytes
-from manyfill.rng import generator
+from manyfill.rng import Draws, key
 
 FORMAT = 1
 
@@ -38,14 +37,14 @@ class Layer:
     sources: tuple[tuple[int, float], ...]
     temperature: float
 
-    def normal(self, shape: tuple[int, ...], *where: int) -> Tensor:
+    def normal(self, draws: Draws, shape: tuple[int, ...], *where: int) -> np.ndarray:
         """Standard normal noise of a shape; `where` tells the level and the tile."""
-        draws = [w * torch.randn(shape, generator=generator(key, "level", *where)) for key, w in self.sources]
-        return torch.stack(draws).sum(0) if len(draws) > 1 else draws[0]
+        drawn = [weight * draws.normal(key(source, "level", *where), shape) for source, weight in self.sources]
+        return np.stack(drawn).sum(0) if len(drawn) > 1 else drawn[0]
 
-    def pixels(self, *where: int) -> torch.Generator:
-        """For the pixels that this level ends in. Their noise does not blend; it is that of the heaviest source."""
-        return generator(max(self.sources, key=lambda source: source[1])[0], "pixels", *where)
+    def pixels(self, *where: int) -> int:
+        """The key of the pixels that this level ends in. Their noise does not blend: it is the heaviest source's."""
+        return key(max(self.sources, key=lambda source: source[1])[0], "pixels", *where)
 
     def blend(self, other: "Layer", share: float) -> "Layer":
         """From this layer (share 0) to another (1) along the great circle through both, each source an axis."""
@@ -94,7 +93,7 @@ class Fill:
     """
 
     recipe: Recipe
-    latents: tuple[Tensor, ...]
+    latents: tuple[np.ndarray, ...]
     model: str
     picture: str
     photo: Path | None = None
@@ -118,15 +117,15 @@ class Fill:
                 if file
             },
         }
-        tensors = {f"latents.{level:02d}": z.contiguous() for level, z in enumerate(self.latents, 1)}
-        save_bytes(path, safetensors.torch.save(tensors, {"manyfill": json.dumps(record)}))
+        tensors = {f"latents.{level:02d}": np.ascontiguousarray(z) for level, z in enumerate(self.latents, 1)}
+        save_bytes(path, safetensors.numpy.save(tensors, {"manyfill": json.dumps(record)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Fill":
         """Read what `save` wrote; PictureError for whatever it cannot be."""
         path = Path(path)
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(path, "np") as file:
                 record: dict[str, Any] = json.loads((file.metadata() or {})["manyfill"])
                 names = sorted(name for name in file.keys() if name.startswith("latents."))  # noqa: SIM118
                 latents = tuple(file.get_tensor(name) for name in names)

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from manyfill.checkpoint import load_model, load_state, looks_like_model
+from manyfill.checkpoint import load_model, load_state
 from manyfill.images import save_png
+from manyfill.locate import looks_like_model
 from manyfill.train.log import read
 from manyfill.train.loop import run
 from manyfill.train.settings import Settings, load

@@ -17,8 +17,6 @@ from filling import NAMES, ROOT, fill_many, pictures_below, refused, rows, statu
 from PIL import Image
 
 import manyfill
-from manyfill import octaves
-from manyfill.bulk import fill as bulk_fill
 from manyfill.bulk.fill import BulkFiller, ahead
 from manyfill.bulk.pictures import folders
 from manyfill.checkpoint import save_model
@@ -30,6 +28,7 @@ from manyfill.masks import draw, write_mask
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.rank import Rank
+from manyfill.runtime import network
 
 pytestmark = pytest.mark.usefixtures("gappy")
 
@@ -67,7 +66,7 @@ def test_batches_change_a_grey_level_here_and_there_at_most(model: Path) -> None
 @pytest.mark.parametrize("precision", ["the processor's own", "float32"])
 def test_ranks_give_what_one_process_gives(model: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     if precision == "float32":  # there the last bit of a sum depends on what shares a batch
-        monkeypatch.setattr(octaves, "autocast", lambda _: nullcontext())
+        monkeypatch.setattr(network, "autocast", lambda _: nullcontext())
     assert fill_many(model, out="alone") == 0
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
@@ -276,7 +275,7 @@ def test_only_a_core_to_spare_lets_pictures_be_read_and_written_while_others_are
     for kind, name in ((BulkFiller, "_read"), (manyfill.Filler, "draw"), (BulkFiller, "_finish")):
         act = getattr(kind, name)
         monkeypatch.setattr(kind, name, lambda *a, act=act, name=name: order.append(name) or act(*a))
-    monkeypatch.setattr(bulk_fill, "leaves_a_core", lambda _: spare)
+    monkeypatch.setattr(network, "leaves_a_core", lambda _: spare)
     assert fill_many(model, "--batch", "2", "--workers", "1") == 0
     in_turn = ["_read", "draw", "_finish"] * len(NAMES)
     assert sorted(order) == sorted(in_turn) and (order == in_turn) != spare

@@ -35,7 +35,8 @@ def filler() -> Filler:
 
 
 def latents(filler: Filler, **told: object) -> list[Tensor]:
-    return filler(PHOTO, HOLE, n=2, seed=3, **told).latents  # type: ignore[arg-type]
+    found = filler(PHOTO, HOLE, n=2, seed=3, **told).latents  # type: ignore[arg-type]
+    return [torch.from_numpy(z) for z in found]
 
 
 # ------------------------------------------------------------------------------------------------------- guidance

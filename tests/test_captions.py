@@ -11,10 +11,11 @@ from ranks import on_ranks, train
 from torch import Tensor
 from training import Micro, state, stop_at, unequal
 
-from manyfill.checkpoint import DEFAULT_MODEL, digest, load_model, save_model
+from manyfill.checkpoint import digest, load_model, save_model
 from manyfill.cli import main
 from manyfill.data import batches, collate, open_source
 from manyfill.errors import ConfigError, DataError, ModelError
+from manyfill.locate import DEFAULT_MODEL
 from manyfill.models.config import PRESETS, CaptionSpec, ModelConfig, parse
 from manyfill.models.hvae import CAPTION_PARTS, ConditionalHVAE
 from manyfill.models.tokens import NOTHING, Vocabulary

@@ -13,16 +13,9 @@ import safetensors.torch
 import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from manyfill.checkpoint import (
-    MANIFEST,
-    load_model,
-    load_state,
-    read_directory,
-    save_model,
-    save_state,
-    write_directory,
-)
+from manyfill.checkpoint import load_model, load_state, save_model, save_state
 from manyfill.errors import ManyfillError, ModelError, OutputError
+from manyfill.manifest import MANIFEST, read_directory, write_directory
 from manyfill.models.config import LevelSpec, ModelConfig, StageSpec
 from manyfill.models.hvae import ConditionalHVAE
 

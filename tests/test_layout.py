@@ -16,16 +16,16 @@ LONGEST_FILE = 350
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "progress", "rng", "rank", "files", "distributions", "html", "plots", "device", "quantiles"),
-        *("flags", "originals", "formats", "decode", "images", "encode", "masks"),
+        *("flags", "processors", "manifest", "originals", "formats", "decode", "images", "encode", "masks"),
     ),
     ("models",),
-    ("checkpoint", "data", "diagnostics", "crop", "caption", "recipe", "octaves", "hub"),
-    ("pipeline", "inputs", "completions", "effort", "drawing", "train", "export"),
+    ("locate", "checkpoint", "hub", "runtime", "data", "diagnostics", "crop", "caption", "recipe", "octaves"),
+    ("pipeline", "inputs", "completions", "likelihood", "effort", "drawing", "train", "export"),
     ("__init__",),
     ("evaluate", "benchmark", "bulk", "diagnose", "web"),
     (
-        *("cli", "cli_adapt", "cli_benchmark", "cli_data", "cli_diagnose", "cli_fill", "cli_hub", "cli_info"),
-        *("cli_steer", "cli_web", "demo"),
+        *("cli", "cli_adapt", "cli_benchmark", "cli_data", "cli_diagnose", "cli_export", "cli_fill", "cli_hub"),
+        *("cli_info", "cli_steer", "cli_web", "demo"),
     ),
     ("__main__",),
 )

@@ -15,7 +15,7 @@ from manyfill.distributions import Gaussian, kl
 from manyfill.models.bound import level_kl
 from manyfill.models.config import ModelConfig
 from manyfill.models.hvae import CAPTION_PARTS, ConditionalHVAE
-from manyfill.models.topdown import Border, LatentBlock
+from manyfill.models.topdown import Border, Choose, Evidence, LatentBlock
 from manyfill.rng import generator
 
 # ------------------------------------------------------------------------------------------------ every preset
@@ -202,8 +202,8 @@ def fixed_latents(model: ConditionalHVAE, x: Tensor, m: Tensor) -> tuple[list[Ga
     def choose(_level: int, prior: Gaussian, _posterior: Gaussian | None) -> Tensor:
         return torch.randn(prior.mean.shape, generator=noise)
 
-    def blind(*arguments: Any) -> Any:
-        return walk(*arguments[:3], choose)
+    def blind(known: Evidence, full: Evidence, missing: dict[int, Tensor], _choose: Choose, **options: Any) -> Any:
+        return walk(known, full, missing, choose, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.topdown, "forward", blind)
@@ -347,7 +347,8 @@ def test_branching_what_is_known_equals_reading_the_repeated_picture(config: Mod
 
 def tensors(record: Any) -> list[Tensor]:
     """All tensors of a record of tensors, numbers, records and dictionaries."""
-    if isinstance(record, Tensor | int | float):
+    if isinstance(record, Tensor | float | int):
+        return [record] if isinstance(record, Tensor) else []
         return [record] if isinstance(record, Tensor) else []
     parts = record.values() if isinstance(record, dict) else [getattr(record, f.name) for f in fields(record)]
     return [tensor for each in parts for tensor in tensors(each)]

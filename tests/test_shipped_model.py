@@ -5,8 +5,9 @@ import pytest
 import skimage.data
 
 from manyfill import Filler
-from manyfill.checkpoint import DEFAULT_MODEL, load_model
+from manyfill.checkpoint import load_model
 from manyfill.data.loader import tile
+from manyfill.locate import DEFAULT_MODEL
 from manyfill.masks import draw
 from manyfill.models.config import PRESETS
 from manyfill.rng import numpy_generator

@@ -40,10 +40,11 @@ LARGE = png(np.zeros((2001, 2000), np.uint8))
         (parts(), {"temperature": "hot"}, "temperature: hot: give a number"),
         (parts(), {"temperature": "-1"}, "temperature: -1.0: must be 0 or more"),
         (parts(), {"temperature": "nan"}, "temperature: nan: must be 0 or more"),
-        (parts(), {"caption": "a cat"}, "caption: this model reads none"),
         (parts(), {"view": "all"}, "view: input should be 'picture' or 'hole'"),
         (parts(), {"temprature": "1"}, "'temprature': there is no such field; there are image, mask, n"),
         (parts(), {"n": ["1", "2"]}, "n: was sent 2 times"),
+        (parts(), {"label": "a cat"}, "there is no such field"),
+        (parts(), {"caption": "a cat"}, "caption: this model reads none"),
     ],
 )
 def test_refusals_name_what_is_wrong(

@@ -4,11 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from captions import CAPTIONS
+from captions import tiny as captioned
 from models import TINY, VARIANTS, holes, noises, pictures, shaken
 from torch import Tensor
 
 from manyfill.models.bound import level_kl, log_weight
 from manyfill.models.config import PRESETS
+from manyfill.models.guidance import Guidance
 from manyfill.models.window import Window, hole_of, windows
 from manyfill.rng import generator
 
@@ -33,6 +36,25 @@ def test_windowed_fills_are_bit_for_bit_those_of_the_whole(variant: str, precise
     assert all(torch.equal(a, b) for a, b in zip(one.latents, whole.latents, strict=True))
     if kind == "boxes":
         assert known.windows and not known.windows[config.size].is_whole
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+@pytest.mark.parametrize("precise", [True, False])
+def test_windowed_fills_under_a_caption_are_those_of_the_whole(precise: bool, weight: float) -> None:
+    model = captioned()
+    config = model.config
+    x, m = pictures(config, 1), box(config.size)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+        told = model.tell(model.tokens(CAPTIONS[:1]))
+        known = model.encode_known(x, m, told=told, guidance=Guidance(weight))
+        one = model.fill(known, noises(2))
+        whole = model.fill(dataclasses.replace(known, windows=None), noises(2))
+        untold = model.fill(model.encode_known(x, m), noises(2))
+    assert torch.equal(one.x, whole.x) and torch.equal(one.mean, whole.mean)
+    assert all(torch.equal(a, b) for a, b in zip(one.latents, whole.latents, strict=True))
+    assert known.windows and not known.windows[config.size].is_whole
+    assert config.captions and all(known.windows[s].is_whole for s in known.windows if s <= max(config.captions.attend))
+    assert not torch.equal(one.x, untold.x)
 
 
 def test_windowed_bounds_are_those_of_the_whole() -> None:

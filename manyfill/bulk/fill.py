@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 from manyfill.bulk.job import Job
 from manyfill.bulk.pictures import Pictures
 from manyfill.completions import Completions, Timings
-from manyfill.device import leaves_a_core
 from manyfill.drawing import Drawn, Shown
 from manyfill.errors import OutputError, PictureError
 from manyfill.files import save_folder
@@ -58,7 +57,7 @@ class BulkFiller:
     def fill(self, blocks: Iterable[int]) -> Iterator[Row]:
         """A row for each picture of the blocks, in order, when its fills are on the disk; raises ManyfillError."""
         pool = ThreadPoolExecutor(self.job.workers)
-        count = AHEAD if leaves_a_core(self.filler.device) else 0
+        count = AHEAD if self.filler.runtime.spares_a_core else 0
         try:
             reading = ahead(map(partial(self._start, pool), blocks), count)
             for block in ahead(map(partial(self._draw, pool), reading), count):

@@ -9,11 +9,12 @@ from manyfill.bulk.fill import SKIPPED, BulkFiller, Row, block_numbers
 from manyfill.bulk.job import Job
 from manyfill.bulk.pictures import Pictures
 from manyfill.bulk.report import Report, Summary, agree, sweep
-from manyfill.checkpoint import digest, load_model
 from manyfill.errors import DataError
 from manyfill.files import locked, make_folder
+from manyfill.locate import locate
 from manyfill.pipeline import Filler
 from manyfill.rank import Rank
+from manyfill.runtime.exported import is_exported
 
 Progress = Callable[[Iterable[Row], int], Iterable[Row]]
 """`progress(rows, pictures)`: the rows, shown as they come."""
@@ -28,14 +29,16 @@ def fill_many(
     began = perf_counter()
     pictures = Pictures(job.pictures, job.masks, job.max_pixels)
     scratch = job.out / f".rank-{rank.name}"
-    if elsewhere is None:
-        filler = Filler.from_pretrained(job.model, job.device or rank.device())
-        model, fill = filler.model, BulkFiller(job, pictures, filler, scratch).fill
-    else:
-        model, fill = load_model(job.model).model, lambda blocks: elsewhere(job, blocks, scratch)
+    # An exported model knows nothing of torch and its GPUs.
+    device = None if is_exported(locate(job.model)) else rank.device()
+    filler = Filler.from_pretrained(job.model, job.device or device)
+
+    def fill(blocks: Iterable[int]) -> Iterator[Row]:
+        return elsewhere(job, blocks, scratch) if elsewhere else BulkFiller(job, pictures, filler, scratch).fill(blocks)
+
     with locked(make_folder(scratch)):
         try:
-            agree(job, pictures, digest(model))
+            agree(job, pictures, filler.digest)
             sweep(job.out, rank)
             report = Report(job.out, rank)
             blocks = rank.share(block_numbers(job, len(pictures)))

@@ -1,11 +1,15 @@
 """The records that travel from a data set to the model. B batch, C channels, H W size."""
 
+from __future__ import annotations  # so that filling, which reads pictures too, needs no torch
+
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Batch:
         """The pictures with their holes set to 0, (B, C, H, W)."""
         return self.x * (1 - self.m)
 
-    def to(self, device: torch.device | str) -> "Batch":
+    def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
         x, m, guide, present = (
             t.to(device, non_blocking=True) for t in (self.x, self.m, self.guide, self.guide_present)
@@ -84,6 +88,8 @@ class Batch:
 
 def collate(samples: list[Sample]) -> Batch:
     """Stack samples of one size into a batch."""
+    import torch
+
     assert samples, "a batch has at least one sample"
     return Batch(
         x=torch.stack([s.x for s in samples]),

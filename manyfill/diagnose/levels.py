@@ -20,6 +20,7 @@ from manyfill.errors import PictureError
 from manyfill.files import make_folder, save_text
 from manyfill.images import contact_sheet, save_png, to_pixels
 from manyfill.inputs import PictureLike, Sampling, read
+from manyfill.likelihood import at_once
 from manyfill.pipeline import Filler
 
 TILE, LOW_CELLS = 96, 8
@@ -51,7 +52,7 @@ def level_grids(
     if not subject.hole.any():
         raise PictureError(f"{subject.picture.name}: nothing is missing; paint the hole white in --mask")
     model, specs = filler.model, filler.model.config.levels
-    x, m = filler.at_once(subject.picture.pixels, subject.hole)
+    x, m = at_once(model, subject.picture.pixels, subject.hole)
     levels, names = len(specs), [f"{i}: {spec.size}x{spec.size}" for i, spec in enumerate(specs, 1)]
     with autocast(filler.device):
         known = model.encode_known(x, m, told=tell(model, said) if said else {})

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from manyfill.checkpoint import digest, save_temperatures, stored_at
+from manyfill.checkpoint import digest, save_temperatures
 from manyfill.data import Source, open_source
 from manyfill.errors import ConfigError, DataError, ManyfillError
 from manyfill.evaluate import memorisation
@@ -25,6 +25,7 @@ from manyfill.evaluate.sets import distances
 from manyfill.evaluate.summary import regressions
 from manyfill.evaluate.temperatures import fit
 from manyfill.files import save_text
+from manyfill.locate import stored_at
 from manyfill.pipeline import Filler
 
 MEMORISATION_PICTURES = 100

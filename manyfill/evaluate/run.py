@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from manyfill import __version__
-from manyfill.checkpoint import digest, sha256
+from manyfill.checkpoint import digest
 from manyfill.data import Source, open_source
 from manyfill.device import autocast
 from manyfill.diagnostics import spread
@@ -27,6 +27,7 @@ from manyfill.evaluate.figures import Row, of_fills, of_guess
 from manyfill.evaluate.perceptual import Lpips
 from manyfill.files import locked, make_folder, save_text
 from manyfill.images import to_tensor
+from manyfill.manifest import sha256
 from manyfill.masks import MaskFolder
 from manyfill.pipeline import Filler
 

@@ -129,4 +129,4 @@ def rows_at(x: Tensor, where: Tensor) -> Tensor:
 def pasted(rows: Tensor, where: Tensor, x: Tensor) -> Tensor:
     """The maps x (B, C, H, W) with these rows (R, C) in the places `where`."""
     flat = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).index_copy(0, where, rows.to(x.dtype))
-    return flat.view(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
+    return flat.view(x.shape[0], *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from manyfill.models.blocks import dense
 from manyfill.models.config import CaptionSpec, ModelConfig
 from manyfill.models.tokens import NOTHING
-from manyfill.models.window import Window
 
 HEADS, HEAD_WIDTH = 4, 16  # of the top-down path's attention
 UNHEARD = -1e4
@@ -134,16 +133,14 @@ class Join(nn.Module):
         )
         return Told(keys, values * spoken.view(-1, 1, 1, 1), hiding(present), scale, shift)
 
-    def forward(self, h: Tensor, told: Told, window: Window) -> Tensor:
-        """The state h (B, C, h, w) of a window after it has been told."""
+    def forward(self, h: Tensor, told: Told) -> Tensor:
         if self.attends:
-            h = h + self._attended(h, told, window)
+            h = h + self._attended(h, told)
         return torch.addcmul(told.shift.to(h.dtype), h, 1 + told.scale.to(h.dtype))
 
-    def _attended(self, h: Tensor, told: Told, window: Window) -> Tensor:
+    def _attended(self, h: Tensor, told: Told) -> Tensor:
         rows = h.permute(0, 2, 3, 1).flatten(1, 2)
-        place = window.cut(self.place.T.unflatten(1, (window.size, window.size))).flatten(1).T
-        query = self.ask(self.norm(rows) + place).unflatten(2, (HEADS, -1)).transpose(1, 2)
+        query = self.ask(self.norm(rows) + self.place).unflatten(2, (HEADS, -1)).transpose(1, 2)
         heard = attended(query, told.keys.to(query.dtype), told.values.to(query.dtype), told.hidden)
         said = self.say(heard.transpose(1, 2).flatten(2)) * HEAD_WIDTH**-0.5
         return said.unflatten(1, h.shape[2:]).permute(0, 3, 1, 2)

@@ -136,6 +136,11 @@ class ModelConfig(Strict):
                 )
         return self
 
+    @property
+    def pixel_noise(self) -> int:
+        """How many uniform numbers the pixel distributions take to draw one pixel."""
+        return self.mixtures + self.channels
+
     def to_json(self) -> str:
         # Without captions as before there were any, so that older models keep their fingerprints.
         unsaid = {"captions"} if self.captions is None else set()

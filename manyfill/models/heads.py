@@ -26,11 +26,12 @@ class Head(Protocol):
         """Log-probability (B,) of the hole's pixels of `x` (B, C, H, W), in nats."""
 
     def sample(
-        self, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor, noise: Sequence[torch.Generator]
+        self, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor, noise: Sequence[torch.Generator] | Tensor
     ) -> tuple[Tensor, Tensor]:
         """Pictures and their expectation (B, C, H, W): drawn, or averaged, in the hole and `known` elsewhere.
 
-        Each picture is a function of its own generator. Of a head that draws pixel after pixel the expectation is each
+        Each picture is a function of its own generator, or of its own uniform numbers among those (R, K + C) of all
+        hole pixels in the order of reading. Of a head that draws pixel after pixel the expectation is each
         pixel's given those drawn before it.
         """
 

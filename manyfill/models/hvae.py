@@ -41,7 +41,7 @@ class Known:
     m: Tensor
     evidence: Evidence
     missing: dict[int, Tensor]
-    windows: dict[int, Window] | None = None
+    windows: dict[int, Window] | None
     guidance: Guidance = UNGUIDED
 
     def repeat(self, n: int) -> "Known":
@@ -148,7 +148,7 @@ class ConditionalHVAE(nn.Module):
         blanked = x * (1 - m)
         completed = self._completed(blanked, m, guide, guide_present)
         of_known, of_whole = self._both(completed, x, m, guide, guide_present)
-        known = self._known(blanked, completed, m, of_known, told, guidance)
+        known = self.known(blanked, completed, m, of_known, told, guidance)
         return Seen(x, known, Evidence(self.topdown.recall_full(of_whole), self._pooled(x)))
 
     def _both(self, completed: Tensor, x: Tensor, m: Tensor, guide: Tensor, present: Tensor) -> tuple[Features, ...]:
@@ -183,7 +183,9 @@ class ConditionalHVAE(nn.Module):
             return posterior.sample(own.contiguous(memory_format=torch.channels_last))
 
         known = seen.known
-        h, canvas, steps = self._walk(known, seen.full, from_posterior)
+        h, canvas, steps = self.topdown(
+            known.evidence, seen.full, known.missing, from_posterior, guidance=known.guidance, windows=known.windows
+        )
         return self.head.log_prob(h, canvas, seen.x, known.m), steps
 
     def encode_known(
@@ -201,7 +203,7 @@ class ConditionalHVAE(nn.Module):
         guide, guide_present = self._guide(x, guide, guide_present)
         completed = self._completed(blanked, m, guide, guide_present)
         features = self.features(completed, m, guide, guide_present)
-        return self._known(blanked, completed, m, features, told, guidance)
+        return self.known(blanked, completed, m, features, told, guidance)
 
     def fill(self, known: Known, noise: Sequence[torch.Generator], temperature: float = 1.0) -> Fills:
         """Draw len(noise) fills, the same number for each picture, each from a generator of its own.
@@ -217,14 +219,14 @@ class ConditionalHVAE(nn.Module):
 
         return self.decode(known, from_prior, noise)
 
-    def decode(self, known: Known, choose: Choose, noise: Sequence[torch.Generator]) -> Fills:
-        """Traverse with `choose` and draw the pixels of every picture of `known`, one generator each."""
-        h, canvas, steps = self._walk(known, None, choose)
+    def decode(self, known: Known, choose: Choose, noise: Sequence[torch.Generator] | Tensor) -> Fills:
+        """Traverse with `choose` and draw the pixels of every picture of `known`, one generator each, or from uniform
+        numbers (R, K + C) for all hole pixels in the order of reading."""
+        h, canvas, steps = self.topdown(
+            known.evidence, None, known.missing, choose, guidance=known.guidance, windows=known.windows
+        )
         x, mean = self.head.sample(h, canvas, known.x, known.m, noise)
         return Fills(x, mean, [step.z for step in steps])
-
-    def _walk(self, known: Known, full: Evidence | None, choose: Choose) -> tuple[Tensor, Tensor, list[Step]]:
-        return self.topdown(known.evidence, full, known.missing, choose, known.windows, known.guidance)
 
     def _guide(self, x: Tensor, guide: Tensor | None, present: Tensor | None) -> tuple[Tensor, Tensor]:
         if guide is None or not self.config.guide:
@@ -235,21 +237,23 @@ class ConditionalHVAE(nn.Module):
         """The picture with its hole as its known pixels lead one to expect, or blank in a model without a canvas."""
         return blanked if self.expectation is None else self.expectation(blanked, m, guide, guide_present)
 
-    def _known(
+    def known(
         self,
         blanked: Tensor,
         completed: Tensor,
         m: Tensor,
         features: Features,
-        told: dict[int, Told] | None,
-        guidance: Guidance,
+        told: dict[int, Told] | None = None,
+        guidance: Guidance = UNGUIDED,
     ) -> Known:
+        """What blanked and completed pictures, their holes, the features of both and captions tell."""
         pictures, missing = self._pooled(completed), self._pooled(m)
         recalled = self.topdown.recall_known(features, textures(pictures, missing) if self.config.canvas else {})
-        evidence, guidance = Evidence(recalled, pictures, told or {}), guidance if told else UNGUIDED
-        # In training the holes of a batch are seldom alike, and their place would have to be fetched from the device.
-        where = None if self.training else windows(self.config, m)
-        return Known(blanked, m, evidence, missing, where, guidance)
+        # In training the holes of a batch are seldom alike, and their place would have to be fetched from the device;
+        # in a graph it cannot be: what depends on the values of a hole is no part of one.
+        where = None if self.training or torch.compiler.is_exporting() else windows(self.config, m)
+        evidence = Evidence(recalled, pictures, told or {})
+        return Known(blanked, m, evidence, missing, where, guidance if told else UNGUIDED)
 
     def _pooled(self, x: Tensor) -> dict[int, Tensor]:
         """Averages of x (B, c, S, S) over the cells of every level's size."""

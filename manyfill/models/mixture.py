@@ -20,7 +20,7 @@ class MixtureHead(nn.Module):
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__()
-        self.channels, self.mixtures = config.channels, config.mixtures
+        self.channels, self.mixtures, self.noise = config.channels, config.mixtures, config.pixel_noise
         self.pairs = config.channels * (config.channels - 1) // 2 if config.couple_channels else 0
         self.split = [1, config.channels, config.channels, self.pairs]
         self.active = activation(config)
@@ -39,27 +39,31 @@ class MixtureHead(nn.Module):
         return per_picture(mixture.log_prob(rows_at(x, where)), where, m)
 
     def sample(
-        self, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor, noise: Sequence[torch.Generator]
+        self, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor, noise: Sequence[torch.Generator] | Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `Head`."""
-        where = m.flatten().nonzero()[:, 0]
+        return self.draw(h, canvas, known, m.flatten().nonzero()[:, 0], self.uniform(m, noise))
+
+    def draw(self, h: Tensor, canvas: Tensor, known: Tensor, where: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for the hole's pixels `where` (R,) among all B * H * W, from uniform numbers (R, K + C)."""
         mixture = self.mixture(self.project(self.active(rows_at(h, where))), rows_at(canvas, where))
-        drawn = mixture.sample(*self.uniform(m, noise).split([self.mixtures, self.channels], 1))
+        drawn = mixture.sample(*uniform.split([self.mixtures, self.channels], 1))
         return pasted(drawn, where, known), pasted(mixture.mean(), where, known)
 
     def mixture(self, raw: Tensor, base: Tensor) -> LogisticMixture:
         """The distribution of R pixels from raw parameters (R, ...), with means counted from `base` (R, C)."""
-        raw = raw.float().view(len(raw), sum(self.split), self.mixtures)
+        raw = raw.float().view(raw.shape[0], sum(self.split), self.mixtures)
         logits, means, log_scales, couplings = raw.split(self.split, 1)
         coupled = torch.tanh(couplings) if self.pairs else None
         return LogisticMixture(logits[:, 0], means + base[..., None], log_scales.clamp(min=-7.0), coupled, self.bins)
 
-    def uniform(self, m: Tensor, noise: Sequence[torch.Generator]) -> Tensor:
-        """Uniform noise (R, K + C) on (0, 1) for the hole's pixels in the order of reading."""
-        counts = [int(count) for count in m.flatten(1).sum(1)]
-        # One generator per picture, so that a fill does not depend on which others are drawn with it.
-        each = [torch.rand(n, self.mixtures + self.channels, generator=g) for n, g in zip(counts, noise, strict=True)]
-        return torch.cat(each).clamp(1e-7, 1 - 1e-7).to(m.device)
+    def uniform(self, m: Tensor, noise: Sequence[torch.Generator] | Tensor) -> Tensor:
+        """Uniform noise (R, K + C) on (0, 1) for the hole's pixels in the order of reading, unless it is given."""
+        if not isinstance(noise, Tensor):
+            counts = [int(count) for count in m.flatten(1).sum(1)]
+            # One generator per picture, so that a fill does not depend on which others are drawn with it.
+            noise = torch.cat([torch.rand(n, self.noise, generator=g) for n, g in zip(counts, noise, strict=True)])
+        return noise.clamp(1e-7, 1 - 1e-7).to(m.device)
 
 
 def per_picture(values: Tensor, where: Tensor, m: Tensor) -> Tensor:

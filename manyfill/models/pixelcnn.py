@@ -47,7 +47,7 @@ class PixelCNNHead(MixtureHead):
         return per_picture(mixture.log_prob(pixels), rows.where, m)
 
     def sample(
-        self, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor, noise: Sequence[torch.Generator]
+        self, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor, noise: Sequence[torch.Generator] | Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `Head`."""
         rows = self.network.rows(m)

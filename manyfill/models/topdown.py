@@ -227,8 +227,8 @@ class TopDown(nn.Module):
         full: Evidence | None,
         missing: dict[int, Tensor],
         choose: Choose,
-        windows: dict[int, Window] | None = None,
         guidance: Guidance = UNGUIDED,
+        windows: dict[int, Window] | None = None,
     ) -> tuple[Tensor, Tensor, list[Step]]:
         """The final state (B, width, H, W), the canvas (B, C, H, W), and every level's step.
 
@@ -258,7 +258,8 @@ class TopDown(nn.Module):
                 if size in known.recalled:
                     h = self.borders[str(size)](h, both(window.cut(known.recalled[size])), both(canvas))
                 if size in known.told:
-                    h = guidance.told(h, partial(self.joins[str(size)], told=known.told[size], window=window))
+                    # Where positions attend to tokens the window is whole; all else is alike everywhere.
+                    h = guidance.told(h, partial(self.joins[str(size)], told=known.told[size]))
                 h = latent.prepare(h)
                 if self.canvas:
                     # What the known side lets one expect is drawn before any latent codes the error that is left.
@@ -275,9 +276,10 @@ class TopDown(nn.Module):
                 posterior = _pasted(guidance.gaussian(found), window)
             prior = _pasted(latent.chain(prior, state, hole), window)
             z = choose(level, prior, posterior) * everywhere
-            h = latent.feed(h, both(window.cut(z)))
+            fed = both(window.cut(z))
+            h = latent.feed(h, fed)
             if self.canvas:
-                canvas = canvas + mean(latent.stroke(h, both(window.cut(z)))) * hole
+                canvas = canvas + mean(latent.stroke(h, fed)) * hole
                 departure = canvas.clamp(-1, 1) - picture
             steps.append(Step(prior.given(z), posterior, z, everywhere, window.paste(canvas)))
         return window.paste(guidance.with_caption(h)), window.paste(canvas), steps

@@ -76,7 +76,11 @@ def windows(config: ModelConfig, m: Tensor) -> dict[int, Window]:
     if hole is None or far:
         return found
     needed = hole.coarser(hole.size // sizes[0])
+    # Products of matrices round by how many rows there are: where positions attend to a caption, all of them do.
+    attending = config.captions.attend if config.captions else []
     for size in sizes:
+        if size in attending:
+            break
         needed = needed.coarser(needed.size // size)
         if size != sizes[0]:
             needed = needed.grown(1)  # enlarging looks at the cells beside

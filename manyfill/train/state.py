@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from manyfill.checkpoint import clear_leftovers, delete_directory, load_state, read_directory, save_state
+from manyfill.checkpoint import load_state, save_state
 from manyfill.errors import ModelError
 from manyfill.files import sweep
+from manyfill.manifest import clear_leftovers, delete_directory, read_directory
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.models.pretrained import PretrainedText
 from manyfill.models.tokens import Vocabulary

@@ -233,7 +233,7 @@ async def result_file(
 @router.get("/model", responses={401: {"model": Refusal}})
 async def model(service: Served) -> dict[str, Any]:
     """The model, its latent levels, coarsest first, and what the server allows."""
-    config, limits = service.filler.model.config, service.limits
+    config, limits = service.filler.config, service.limits
     return {
         "manyfill": __version__,
         "model": public_name(service.filler.id),

@@ -55,7 +55,7 @@ def serve(
 def _warm_up(filler: Filler) -> None:
     """The first fill of a process takes longer than those that follow: nobody should wait for it."""
     Image.init()  # else the first file that is no picture makes PIL look for more formats
-    size = filler.model.config.size
+    size = filler.config.size
     hole = np.zeros((size, size), bool)
     hole[size // 4 : size // 2] = True
-    filler(np.full((size, size, filler.model.config.channels), 127, np.uint8), hole, n=2)
+    filler(np.full((size, size, filler.config.channels), 127, np.uint8), hole, n=2)

@@ -82,7 +82,7 @@ class Service:
 
     def levels(self, result: Result) -> list[int]:
         """The size of every level of these fills: the model's, coarsest first, then those of refinement."""
-        config = self.filler.model.config
+        config = self.filler.config
         own = [level.size for level in config.levels]
         count = len(result.part.fills[0].recipe.layers) if result.part.fills else len(own)
         return own + [config.size << octave for octave in range(1, count - len(own) + 1)]

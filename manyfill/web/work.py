@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 
 from manyfill.caption import Caption, check
 from manyfill.completions import Timings, spread
@@ -30,7 +30,7 @@ def open_subject(image: bytes, mask: bytes | None, max_pixels: int) -> Subject:
 def captioned(filler: Filler, subject: Subject, text: str | None) -> Subject:
     """The picture with what is said of it, if anything; ConfigError where the model cannot be told."""
     caption = Caption.of(text)
-    check(filler.model, caption)
+    check(filler.config, caption)
     return replace(subject, caption=caption)
 
 
@@ -47,7 +47,7 @@ class Drawing:
     def __init__(self, filler: Filler, subject: Subject, sampling: Sampling, *steps: dict[str, Any]) -> None:
         self.filler, self.subject, self.sampling, self.steps = filler, subject, sampling, steps
         self.recipes: Recipes = sampling.recipes
-        self.given: Sequence[Tensor] = ()
+        self.given: Sequence[np.ndarray] = ()
         self.box, self.digest = hole_box(subject.hole), subject.digest()
         picture = replace(subject.picture, pixels=subject.picture.pixels[self.box], alpha=None, original=None)
         self.cut = Subject(picture, subject.hole[self.box], caption=subject.caption)

@@ -1,0 +1,88 @@
+"""The model as a torch network."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyfill.caption import Caption, cut_note, tell
+from manyfill.checkpoint import digest
+from manyfill.device import autocast, leaves_a_core
+from manyfill.distributions import Gaussian
+from manyfill.models.captions import joined
+from manyfill.models.guidance import Guidance
+from manyfill.models.hvae import ConditionalHVAE, Known
+from manyfill.rng import TorchDraws
+from manyfill.runtime import Noise, Runtime, Said, Tiles
+
+
+class Network(Runtime):
+    """A network on its device, at that device's precision."""
+
+    draws = TorchDraws()
+
+    def __init__(self, model: ConditionalHVAE) -> None:
+        self.model, self.config = model.eval(), model.config
+        self.device = next(model.parameters()).device
+
+    @property
+    def network(self) -> ConditionalHVAE:
+        """As `Runtime`."""
+        return self.model
+
+    @property
+    def temperatures(self) -> list[float]:  # type: ignore[override]
+        """As they are now: calibration changes them."""
+        return self.model.temperatures.tolist()
+
+    def read(self, caption: Caption) -> Said:
+        """As `Runtime`."""
+        return Said(tell(self.model, caption), caption.guidance, cut_note(self.model, caption))
+
+    @torch.inference_mode()
+    def tell(
+        self, x: np.ndarray, m: np.ndarray, guide: np.ndarray | None = None, said: Sequence[Said | None] = ()
+    ) -> Known:
+        """As `Runtime`."""
+        told = joined([each.words if each else {} for each in said])
+        guidance = Guidance(next((each.guidance for each in said if each), 1.0))
+        coarse = None if guide is None else self._tensor(guide)
+        with autocast(self.device):
+            return self.model.encode_known(self._tensor(x), self._tensor(m), coarse, told=told, guidance=guidance)
+
+    @torch.inference_mode()
+    def draw(self, told: Known, copies: int, noise: Noise) -> Tiles:
+        """As `Runtime`."""
+        count = len(told.x) * copies
+        # A matrix times a single vector rounds otherwise, and fills are not to depend on what is drawn with them.
+        twice = 2 if count == 1 else 1
+        levels = [self._tensor(np.concatenate([z] * twice)) for z in noise.levels]
+
+        def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
+            own = levels[level].contiguous(memory_format=torch.channels_last)
+            return own.to(prior.mean) if level < noise.given else prior.sample(own)
+
+        pixels = self._tensor(np.concatenate([noise.pixels] * twice))
+        with autocast(self.device):
+            fills = self.model.decode(told.repeat(copies * twice), choose, pixels)
+        x, mean, *latents = (_array(t)[:count] for t in (fills.x, fills.mean, *fills.latents))
+        return Tiles(x, mean, latents)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the config and the weights."""
+        return digest(self.model)
+
+    @property
+    def spares_a_core(self) -> bool:
+        """As `Runtime`."""
+        return leaves_a_core(self.device)
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+
+def _array(t: Tensor) -> np.ndarray:
+    return t.float().cpu().numpy()
