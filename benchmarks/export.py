@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 import skimage.data
 import torch
-from common import run, write_json
+from common import check_writable, clock, run, write_json
 from rich.console import Console
 from rich.table import Table
 

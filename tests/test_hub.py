@@ -14,9 +14,10 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from manyfill import Filler
-from manyfill.checkpoint import DEFAULT_MODEL, load_model, read_directory
+from manyfill.checkpoint import load_model, read_directory
 from manyfill.errors import ModelError
 from manyfill.hub import hub_card, plots, push
+from manyfill.locate import DEFAULT_MODEL
 
 CARD = (
     "---\ntags:\n- inpainting\n---\n# A model\n\n    manyfill fill photo.png --model DIR\n\n## Figures\n\n4.5 bits.\n"
