@@ -30,6 +30,8 @@ NOT_TESTED = [
     ("docs/captions.md", "hours of training"),
     ("docs/captions.md", "needs the model of the training above"),
     ("docs/captions.md", "downloads an encoder, then hours of training"),
+    ("docs/export.md", "minutes of exporting"),
+    ("docs/export.md", "needs the model exported above"),
     ("docs/howto/cluster.md", "needs two machines"),
     ("docs/howto/cluster.md", "needs Slurm"),
     ("docs/howto/share.md", "needs an account; a test does the same with a stand-in for the Hub"),
