@@ -145,8 +145,7 @@ class ConditionalHVAE(nn.Module):
     ) -> Seen:
         """What the known pixels, the whole pictures and their captions tell; x, m and the guide as in `forward`."""
         guide, guide_present = self._guide(x, guide, guide_present)
-        blanked = x * (1 - m)
-        completed = self._completed(blanked, m, guide, guide_present)
+        blanked, completed = self._completed(x, m, guide, guide_present)
         of_known, of_whole = self._both(completed, x, m, guide, guide_present)
         known = self.known(blanked, completed, m, of_known, told, guidance)
         return Seen(x, known, Evidence(self.topdown.recall_full(of_whole), self._pooled(x)))
@@ -199,9 +198,8 @@ class ConditionalHVAE(nn.Module):
     ) -> Known:
         """What the known pixels and captions tell, once per picture; x and m as in `forward`, hole pixels of x are not
         read."""
-        blanked = x * (1 - m)
         guide, guide_present = self._guide(x, guide, guide_present)
-        completed = self._completed(blanked, m, guide, guide_present)
+        blanked, completed = self._completed(x, m, guide, guide_present)
         features = self.features(completed, m, guide, guide_present)
         return self.known(blanked, completed, m, features, told, guidance)
 
@@ -233,9 +231,11 @@ class ConditionalHVAE(nn.Module):
             return torch.zeros_like(x), x.new_zeros(len(x))
         return guide, x.new_ones(len(x)) if present is None else present
 
-    def _completed(self, blanked: Tensor, m: Tensor, guide: Tensor, guide_present: Tensor) -> Tensor:
-        """The picture with its hole as its known pixels lead one to expect, or blank in a model without a canvas."""
-        return blanked if self.expectation is None else self.expectation(blanked, m, guide, guide_present)
+    def _completed(self, x: Tensor, m: Tensor, guide: Tensor, guide_present: Tensor) -> tuple[Tensor, Tensor]:
+        """The picture with its hole blank, and with it as the known pixels lead one to expect; both are the first in a
+        model without a canvas."""
+        blanked = x * (1 - m)
+        return blanked, blanked if self.expectation is None else self.expectation(blanked, m, guide, guide_present)
 
     def known(
         self,
