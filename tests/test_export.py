@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commandline import MASK, PIXELS, ROOT, refused
 from exporting import CONFIGS, MICRO, SIZE, stored
 from PIL import Image
 
@@ -18,8 +19,8 @@ from manyfill import Fill, Filler
 from manyfill.checkpoint import load_model
 from manyfill.cli import main
 from manyfill.errors import ManyfillError, PictureError
-from manyfill.images import open_picture, save_png
-from manyfill.masks import draw, write_mask
+from manyfill.images import open_picture
+from manyfill.masks import draw
 from manyfill.models.config import PRESETS, ModelConfig
 from manyfill.runtime import Noise, Runtime, Tiles
 from manyfill.runtime.exported import is_exported
@@ -28,10 +29,6 @@ from manyfill.runtime.network import Network
 from manyfill.runtime.open import open_runtime
 
 pytest.importorskip("onnxscript")
-ROOT = Path(manyfill.__file__).parent.parent
-PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-MASK = np.zeros((40, 50), bool)
-MASK[8:30, 18:40] = True  # so wide that it is drawn small first
 
 
 @pytest.fixture(scope="module")
@@ -52,23 +49,6 @@ def exports(models: dict[str, Path]) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def exported(exports: dict[str, Path]) -> Path:
     return exports["canvas"]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with photo.png and mask.png."""
-    monkeypatch.chdir(tmp_path)
-    save_png(Path("photo.png"), PIXELS)
-    write_mask(Path("mask.png"), MASK)
-    return tmp_path
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    assert main(arguments) == 2
-    shown = capsys.readouterr()
-    assert shown.out == "" and shown.err.startswith("error: ") and shown.err.count("\n") == 1
-    return shown.err
 
 
 # ------------------------------------------------------------------------------------------------------------ parity
