@@ -8,11 +8,9 @@ import pytest
 from commandline import refusal
 from PIL import Image
 
-import manyfill
 from manyfill.cli import main
 from manyfill.masks import KINDS, draw, write_mask
 
-ROOT = Path(manyfill.__file__).parent.parent
 NAMES = ("a.png", "b.png", "sub/c.png", "sub/d.jpg", "sub/deep/e.png", "f.png")
 
 

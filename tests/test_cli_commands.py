@@ -106,7 +106,7 @@ def test_a_process_ends_with_2_and_one_line() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fill", "--help"], ["train", "--help"], ["--version"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    heavy = {"torch", "numpy", "PIL", "pydantic", "matplotlib", "safetensors", "skimage"}
+    heavy = {"torch", "numpy", "PIL", "pydantic", "matplotlib", "safetensors", "skimage", "onnxruntime"}
     program = f"""
 import sys
 from manyfill.cli import main

@@ -144,7 +144,7 @@ def test_unusual_pictures_stay_what_they_are_to_our_reader(tmp_path: Path, kind:
     assert min(open_source(tmp_path / "small")[0].pixels.shape[:2]) == 10
 
 
-def test_shards_can_be_packed_anew(assorted: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_shards_can_be_packed_anew(undisturbed: Path, tmp_path: Path) -> None:
     assert main(["shard", str(undisturbed), str(tmp_path / "out"), "--per-shard", "100"]) == 0
     again, before = open_source(tmp_path / "out"), open_source(undisturbed)
     assert len(again) == len(before) == 21
