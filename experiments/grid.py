@@ -27,6 +27,7 @@ from manyfill.data.loader import tile
 from manyfill.errors import ConfigError, ManyfillError
 from manyfill.files import make_folder, save_text
 from manyfill.images import save_png
+from manyfill.models.config import PRESETS
 from manyfill.plots import write
 from manyfill.train.log import Record, read
 from manyfill.train.loop import run
@@ -38,23 +39,10 @@ if TYPE_CHECKING:
 Factors = dict[str, Any]
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 START, END = "<!-- figures -->", "<!-- /figures -->"
-# The 2017 project's design but for its batch norm, and without what was added here since to keep latents in check.
-PLAIN: dict[str, Any] = {
-    "norm": "none",
-    "activation": "relu",
-    "block": "plain",
-    "down": "maxpool",
-    "up": "bilinear",
-    "border": "conv",
-    "posterior": "plain",
-    "scale": "exp",
-    "bounded": False,
-    "canvas": False,
-    "mixtures": 1,
-    "couple_channels": False,
-    "guide": False,
-}
-NORMED = PLAIN | {"norm": "batch", "scale": "softplus", "bounded": True}  # trains safely at all rates used here
+# The switches of the 2017 project's design, with which training is safe at all rates used here.
+NORMED: dict[str, Any] = PRESETS["tan2017"].model_dump(exclude={"stages", "levels"}, exclude_defaults=True)
+# The same without its batch norm, and without what was added here since to keep latents in check.
+PLAIN = NORMED | {"norm": "none", "scale": "exp", "bounded": False}
 VALIDATION = 256  # pictures
 SEVEN = (1, 4, 8, 8, 16, 16, 32)  # sizes of latent levels, coarse to fine
 # By size: channels, latent channels. A fifth of a million parameters or less, so that a step takes some 30 ms.

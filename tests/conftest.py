@@ -9,9 +9,13 @@ import pytest
 import skimage.data
 import torch
 from browsing import address, browser, desk, page  # noqa: F401  fixtures
+from commandline import here  # noqa: F401
 from evaluating import saved
 from filling import make_pictures
+from packing import assorted, undisturbed  # noqa: F401
+from streams import seven, seven_files  # noqa: F401
 from training import Micro, smooth
+from untrained import filler  # noqa: F401
 
 from manyfill.images import resize, save_png
 from manyfill.train.settings import Settings, load

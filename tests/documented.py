@@ -24,7 +24,6 @@ UNTESTED = re.compile(r"\A(?:#!.*\n)?# not tested: (.+)")
 # How long work is made short. Nothing else of a block is changed, but for the port of the server.
 SHORTER = {
     r"--minutes \d+": "--steps 2",
-    r"--steps \d{3,}": "--steps 2",
     r"--adapt 2m": "--adapt 2",
     r'"2m"': "2",
     r"manyfill evaluate ": "manyfill evaluate --samples 3 --bound-samples 2 --masks centre --limit 2 ",

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commandline import refusal
 from PIL import Image
 
-import manyfill
 from manyfill.cli import main
 from manyfill.masks import KINDS, draw, write_mask
 
-ROOT = Path(manyfill.__file__).parent.parent
 NAMES = ("a.png", "b.png", "sub/c.png", "sub/d.jpg", "sub/deep/e.png", "f.png")
 
 
@@ -35,10 +34,7 @@ def refused(capsys: pytest.CaptureFixture[str], model: Path, *arguments: str, **
     """The one line with which these arguments are refused."""
     capsys.readouterr()
     assert fill_many(model, *arguments, **places) == 2  # type: ignore[arg-type]
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith("error: ") and shown.err.count("\n") == 1 and "Traceback" not in shown.err
-    return shown.err
+    return refusal(capsys)
 
 
 def pictures_below(folder: str | Path) -> dict[str, bytes]:

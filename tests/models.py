@@ -17,18 +17,7 @@ from manyfill.models.hvae import ConditionalHVAE, Fills
 from manyfill.rng import generator, numpy_generator
 
 TINY = PRESETS["tiny32"]
-PLAIN = {
-    "activation": "relu",
-    "block": "plain",
-    "down": "maxpool",
-    "up": "bilinear",
-    "border": "conv",
-    "posterior": "plain",
-    "canvas": False,
-    "mixtures": 1,
-    "couple_channels": False,
-    "guide": False,
-}
+PLAIN = PRESETS["tan2017"].model_dump(exclude={"stages", "levels", "norm"}, exclude_defaults=True)
 VARIANTS = {
     "tiny32": TINY,
     "grey": TINY.model_copy(update={"channels": 1}),

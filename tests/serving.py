@@ -14,19 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commandline import MASK as HOLE
+from commandline import PIXELS, ROOT
 from PIL import Image
 from starlette.testclient import TestClient
 
-import manyfill
 from manyfill.pipeline import Filler
 from manyfill.web.app import create_app
 from manyfill.web.settings import Access, Limits
 
-ROOT = Path(manyfill.__file__).parent.parent
 EVENTS = {"Accept": "text/event-stream"}
-PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-HOLE = np.zeros((40, 50), bool)
-HOLE[10:25, 20:40] = True
 
 
 def png(pixels: np.ndarray) -> bytes:

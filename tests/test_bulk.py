@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from filling import NAMES, ROOT, fill_many, pictures_below, refused, rows, statuses
+from commandline import ROOT
+from filling import NAMES, fill_many, pictures_below, refused, rows, statuses
 from PIL import Image
 
 import manyfill

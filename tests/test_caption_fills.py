@@ -6,15 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from captions import CAPTIONS, tiny
+from captions import CAPTIONS, SMALL, tiny
 from pictures import patches
 from torch import Tensor
 
+from manyfill.caption import Caption
 from manyfill.checkpoint import save_model
 from manyfill.cli import main
 from manyfill.distributions import Gaussian
 from manyfill.errors import ConfigError, PictureError
 from manyfill.images import save_png
+from manyfill.inputs import Sampling, read
+from manyfill.masks import write_mask
+from manyfill.models.config import PRESETS
 from manyfill.models.guidance import Guidance
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.models.topdown import Step
@@ -121,9 +125,6 @@ def test_a_caption_is_read_once_and_tells_every_fill(filler: Filler, monkeypatch
 
 def test_fills_do_not_depend_on_what_is_drawn_with_them(filler: Filler) -> None:
     """One picture with a caption and one without in a common batch."""
-    from manyfill.caption import Caption
-    from manyfill.inputs import Sampling, read
-
     subjects = [read(PHOTO, HOLE, caption=Caption("the sea")), read(PHOTO[::-1].copy(), HOLE)]
     shown = [filler.show(subject) for subject in subjects]
     assert shown[0] and shown[1]
@@ -157,7 +158,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder at hand: a photo, its mask, a model with captions and one without."""
     monkeypatch.chdir(tmp_path)
     save_png(Path("photo.png"), PHOTO)
-    save_png(Path("mask.png"), HOLE[..., None].astype(np.uint8) * 255)
+    write_mask(Path("mask.png"), HOLE)
     save_model(Path("reads"), tiny(), "# card", {})
     save_model(Path("plain"), tiny(None), "# card", {})
     return tmp_path
@@ -199,14 +200,10 @@ def test_what_cannot_be_told_is_refused_in_a_line(
 
 
 def test_draws_one_after_the_other_are_not_guided() -> None:
-    from manyfill.models.config import PRESETS
-
     base = PRESETS["tiny32"]
     levels = tuple(
         level.model_copy(update={"prior": "autoregressive" if level.size == 4 else "gaussian"}) for level in base.levels
     )
-    from captions import SMALL
-
     model = ConditionalHVAE(base.model_copy(update={"levels": levels, "captions": SMALL}))
     model.vocabulary = tiny().vocabulary
     filler = Filler(model, "chained")

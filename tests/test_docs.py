@@ -64,8 +64,7 @@ def test_no_command_hides_in_a_block_of_plain_text() -> None:
 
 def test_every_rule_that_shortens_work_is_used() -> None:
     texts = "".join(block.text for block in ALL if not block.untested)
-    shortened = {long: Block("", 0, "sh", texts).shortened for long in SHORTER}
-    assert all(text != texts for text in shortened.values())
+    assert [long for long in SHORTER if not re.search(long, texts)] == []
 
 
 @pytest.mark.parametrize("block", of("sh"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from filling import ROOT
+from commandline import ROOT
 
 from manyfill import Filler, octaves
 from manyfill.cli import main

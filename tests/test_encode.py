@@ -115,7 +115,7 @@ def test_a_quality_that_is_of_no_use_is_noted() -> None:
         assert (UNUSED_NOTE.format(form) not in Encoding(None, 80).notes(original)) == used
 
 
-def test_webp_stays_lossy_or_lossless(filler: Filler) -> None:
+def test_webp_stays_lossy_or_lossless() -> None:
     for options, kept in ({"lossless": True}, True), ({"quality": 80, "icc_profile": ICC}, False):
         original, _ = decode(encoded(Image.fromarray(RGB), "WEBP", **options), "x")
         assert original.metadata.own["lossless"] == kept

@@ -5,11 +5,13 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commandline import MASK, PIXELS, ROOT, refused
 from exporting import CONFIGS, MICRO, SIZE, stored
 from PIL import Image
 
@@ -18,20 +20,16 @@ from manyfill import Fill, Filler
 from manyfill.checkpoint import load_model
 from manyfill.cli import main
 from manyfill.errors import ManyfillError, PictureError
-from manyfill.images import open_picture, save_png
-from manyfill.masks import draw, write_mask
+from manyfill.images import open_picture
+from manyfill.masks import draw
 from manyfill.models.config import PRESETS, ModelConfig
 from manyfill.runtime import Noise, Runtime, Tiles
-from manyfill.runtime.exported import is_exported
+from manyfill.runtime.exported import ENCODER, SAMPLER, Exported, is_exported, read_exported
 from manyfill.runtime.graphs import Graphs
 from manyfill.runtime.network import Network
 from manyfill.runtime.open import open_runtime
 
 pytest.importorskip("onnxscript")
-ROOT = Path(manyfill.__file__).parent.parent
-PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-MASK = np.zeros((40, 50), bool)
-MASK[8:30, 18:40] = True  # so wide that it is drawn small first
 
 
 @pytest.fixture(scope="module")
@@ -52,23 +50,6 @@ def exports(models: dict[str, Path]) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def exported(exports: dict[str, Path]) -> Path:
     return exports["canvas"]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with photo.png and mask.png."""
-    monkeypatch.chdir(tmp_path)
-    save_png(Path("photo.png"), PIXELS)
-    write_mask(Path("mask.png"), MASK)
-    return tmp_path
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    assert main(arguments) == 2
-    shown = capsys.readouterr()
-    assert shown.out == "" and shown.err.startswith("error: ") and shown.err.count("\n") == 1
-    return shown.err
 
 
 # ------------------------------------------------------------------------------------------------------------ parity
@@ -150,19 +131,23 @@ def test_the_same_seed_draws_the_same_fills(models: dict[str, Path], exported: P
     assert ours.seeds == theirs.seeds
 
 
-@pytest.mark.parametrize(("precision", "most", "size"), [("fp16", 0.02, 0.75), ("int8", 0.3, 0.8)])
-def test_fewer_bits_stay_near(
-    models: dict[str, Path], exported: Path, tmp_path: Path, precision: str, most: float, size: float
-) -> None:
+def stored_weights(exported: Exported) -> int:
+    """Bytes that the weights of the network take in its two graphs."""
+    import onnx
+
+    graphs = [onnx.load_from_string(exported.graphs[name]).graph for name in (ENCODER, SAMPLER)]
+    return sum(tensor.ByteSize() for graph in graphs for tensor in graph.initializer)
+
+
+@pytest.mark.parametrize(("precision", "most", "size"), [("fp16", 0.02, 0.6), ("int8", 0.3, 0.85)])
+def test_fewer_bits_stay_near(exported: Path, tmp_path: Path, precision: str, most: float, size: float) -> None:
     from manyfill.export.precision import VARIANTS
-    from manyfill.runtime.exported import ENCODER, SAMPLER, read_exported
 
     whole = read_exported(exported)
     small = VARIANTS[precision](whole)  # type: ignore[index]
     small.save(tmp_path / precision)
     assert small.digest != whole.digest and small.export.precision == precision
-    halves = [sum(len(each.graphs[name]) for name in (ENCODER, SAMPLER)) for each in (small, whole)]
-    assert precision == "int8" or halves[0] < halves[1]
+    assert stored_weights(small) < size * stored_weights(whole)
     x, m = tiles(3)
     fine, coarse = Graphs(whole), open_runtime(str(tmp_path / precision))
     a, b = (each.draw(each.tell(x, m), 1, noise_of(MICRO, m)) for each in (fine, coarse))
@@ -199,10 +184,9 @@ def test_levels_are_kept_redrawn_and_blended(exported: Path, models: dict[str, P
 
 
 def test_the_page_fills_with_an_exported_model(exported: Path) -> None:
-    from serving import HOLE, client, parts, unzipped
-    from serving import PIXELS as SENT
+    from serving import client, parts, unzipped
 
-    (image,) = Filler.from_pretrained(exported)(SENT, HOLE, n=1, seed=4).images
+    (image,) = Filler.from_pretrained(exported)(PIXELS, MASK, n=1, seed=4).images
     with client(exported) as web:
         answer = web.post("/api/v1/fill", files=parts(), data={"n": 1, "seed": 4})
     assert answer.status_code == 200
@@ -247,11 +231,6 @@ def test_filling_imports_no_torch(exported: Path, here: Path) -> None:
 def test_what_takes_torch_says_so_in_one_line(here: Path, command: str) -> None:
     done = without_torch(command.split())
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "manyfill[torch]" in done.stderr
-
-
-def test_the_command_line_and_its_help_import_neither_runtime(here: Path) -> None:
-    code = "import sys, manyfill.cli; sys.exit(any(n in sys.modules for n in ('torch', 'onnxruntime', 'numpy')))"
-    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}).returncode == 0
 
 
 # ---------------------------------------------------------------------------------------------------------- refusals
@@ -315,10 +294,6 @@ def test_info_tells_of_an_exported_model(exported: Path, capsys: pytest.CaptureF
 
 
 def test_another_layout_and_a_graph_that_cannot_run(exported: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from manyfill.runtime.exported import read_exported
-
     whole = read_exported(exported)
     replace(whole, graphs=whole.graphs | {"sampler": b"nothing"}).save(tmp_path / "odd")
     with pytest.raises(ManyfillError, match="sampler"):
@@ -340,10 +315,10 @@ def test_the_head_of_a_card_stays_at_its_head() -> None:
 def test_every_preset_is_either_exportable_or_refused() -> None:
     from manyfill.export.graphs import check
 
-    refused = set()
+    unfit = set()
     for name, config in PRESETS.items():
         try:
             check(name, config)
         except ManyfillError:
-            refused.add(name)
-    assert refused == {"pixelvae64", "multiscale64", "caption64"}
+            unfit.add(name)
+    assert unfit == {"pixelvae64", "multiscale64", "caption64"}

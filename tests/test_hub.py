@@ -17,7 +17,6 @@ from manyfill import Filler
 from manyfill.checkpoint import load_model, read_directory
 from manyfill.errors import ModelError
 from manyfill.hub import hub_card, plots, push
-from manyfill.locate import DEFAULT_MODEL
 
 CARD = (
     "---\ntags:\n- inpainting\n---\n# A model\n\n    manyfill fill photo.png --model DIR\n\n## Figures\n\n4.5 bits.\n"
@@ -124,4 +123,3 @@ def test_plots_are_of_what_is_there(tmp_path: Path) -> None:
     assert list(plots({"validation": {"kl_01": 0.5}})) == ["levels.png"]
     (tmp_path / "levels.png").write_bytes(plots(FIGURES)["levels.png"])
     assert Image.open(tmp_path / "levels.png").width > 200
-    assert DEFAULT_MODEL.is_dir()

@@ -169,7 +169,7 @@ def test_a_fill_of_another_model_or_picture_is_refused(filler: Filler, tiny: Fil
         filler.blend(picture, MASK, fill, fill, steps=1)
 
 
-def test_what_is_no_fill_is_named(filler: Filler, tmp_path) -> None:
+def test_what_is_no_fill_is_named(tmp_path) -> None:
     from manyfill.locate import DEFAULT_MODEL
 
     (tmp_path / "text").write_text("no tensors")

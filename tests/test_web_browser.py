@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_what_is_saved_is_what_the_command_line_writes(desk: "playwright.Page", 
     zipped = unzipped(save(desk, "all")[1])
     (tmp_path / "photo.png").write_bytes(png(PHOTO))
     (tmp_path / "mask.png").write_bytes(save(desk, "mask")[1])
-    python = [os.sys.executable, "-m", "manyfill", "fill"]  # type: ignore[attr-defined]
+    python = [sys.executable, "-m", "manyfill", "fill"]
     command = [*python, "photo.png", "--mask", "mask.png", "-n", "2", "--out", "out"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=tmp_path, check=True, env=environment, capture_output=True)

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,9 +53,10 @@ def test_a_busy_server_is_asked_again(desk: "playwright.Page") -> None:
 
     desk.route("**/fill", busy_once)
     fill(desk, 1)
+    assert next(answers, None) is None
 
 
-def test_work_survives_a_restart_of_the_server(browser: "playwright.Browser", tmp_path: Path) -> None:
+def test_work_survives_a_restart_of_the_server(browser: "playwright.Browser") -> None:
     with server("default") as (address, _):
         port = address.rsplit(":", 1)[1]
         pages = visited(browser, address, "desktop")

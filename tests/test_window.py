@@ -61,6 +61,7 @@ def test_windowed_bounds_are_those_of_the_whole() -> None:
     model, x, m = shaken(TINY), pictures(TINY, 1), box(TINY.size)
     with torch.inference_mode():
         seen = model.encode(x, m)
+        assert seen.known.windows and not seen.known.windows[TINY.size].is_whole
         everything = dataclasses.replace(seen, known=dataclasses.replace(seen.known, windows=None))
         (one, steps), (two, others) = (model.infer(s, generator(0, "noise")) for s in (seen, everything))
         assert torch.allclose(level_kl(steps), level_kl(others), rtol=1e-6)
