@@ -29,7 +29,7 @@ test-slow: venv
 
 # The site, in build/site; any broken link or page that nobody leads to fails. `make test` builds it too.
 docs: venv
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Speed only: how good the fills are, `manyfill evaluate` measures.
 bench: venv

@@ -27,9 +27,8 @@ def info(model: str = "default", /) -> None:
         table.add_row(name, value)
     for name, value in _figures(known.figures):
         table.add_row(name, _brief(value))
-    console = Console()
-    console.print(table)
-    console.print(known.card, markup=False, highlight=False)
+    Console().print(table)
+    print(known.card)  # its lines are broken already: rich would break them again
 
 
 class Facts(NamedTuple):

@@ -35,8 +35,11 @@ def first_line(error: Exception) -> str:
 def write_directory(directory: Path, files: dict[str, bytes], keep: Sequence[str] = ()) -> None:
     """Write `files` with their manifest as `directory`, all or nothing.
 
-    An older directory of that name is replaced, but for what `keep` names in it.
+    An older directory that was written so is replaced, but for what `keep` names in it. OutputError where it cannot be
+    written, or where anything else is in the way.
     """
+    if not _is_free(directory):
+        raise OutputError(f"{directory}: is in the way, and no model of manyfill; choose another place")
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     aside = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
     try:
@@ -54,6 +57,15 @@ def write_directory(directory: Path, files: dict[str, bytes], keep: Sequence[str
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_free(directory: Path) -> bool:
+    """Whether writing there takes nothing from anybody: nothing, an empty directory or one of `write_directory`."""
+    if not directory.name:  # "." cannot be renamed
+        return False
+    if not directory.is_dir():
+        return not directory.exists()
+    return (directory / MANIFEST).exists() or not any(directory.iterdir())
 
 
 def _replace(new: Path, directory: Path, keep: Sequence[str]) -> None:

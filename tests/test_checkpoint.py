@@ -259,6 +259,24 @@ def test_replacing_takes_nothing_over_from_the_old(saved: Path, tmp_path: Path) 
     assert read_directory(saved, "") == {"only.txt": b"new"}
 
 
+@pytest.mark.parametrize("name", ["photo.jpg", "photos", "."])
+def test_nothing_but_an_older_model_is_replaced(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    photos = [tmp_path / "photo.jpg", tmp_path / "photos" / "cat.jpg"]
+    for photo in photos:
+        photo.write_text("mine")
+    with pytest.raises(OutputError, match="is in the way"):
+        save_model(Path(name), some_model(), CARD, FIGURES)
+    assert [photo.read_text() for photo in photos] == ["mine", "mine"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_empty_folder_becomes_a_model(tmp_path: Path) -> None:
+    save_model(tmp_path, some_model(), CARD, FIGURES)
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=f"^{tmp_path}/file/model: cannot be written"):

@@ -13,7 +13,7 @@ from commandline import MASK, PIXELS, ROOT, refused
 
 import manyfill
 from manyfill import demo
-from manyfill.checkpoint import save_model
+from manyfill.checkpoint import load_model, save_model
 from manyfill.cli import main
 from manyfill.demo import Case
 from manyfill.images import open_picture, save_png
@@ -42,8 +42,9 @@ def test_info_shows_make_size_card_and_figures(model: Path, capsys: pytest.Captu
 
 def test_info_is_brief_about_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
-    table = capsys.readouterr().out.split("---")[0]
+    table, card = capsys.readouterr().out.split("---", 1)
     assert "masks, centre" in table and "{" not in table and not re.search(r"\d\.\d{7}", table)
+    assert f"---{card}" == load_model("default").card + "\n"
 
 
 def test_demo_leaves_a_page_whose_pictures_are_there(

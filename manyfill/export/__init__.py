@@ -63,5 +63,6 @@ def _check_place(directory: Path) -> None:
     """OutputError, before minutes of work, where no directory can be written or something else would be replaced."""
     if not (there := next(path for path in directory.absolute().parents if path.exists())).is_dir():
         raise OutputError(f"{there}: is no folder; choose another --onnx")
-    if directory.exists() and not (directory.is_dir() and (is_exported(directory) or not any(directory.iterdir()))):
+    free = not directory.exists() or (directory.is_dir() and (is_exported(directory) or not any(directory.iterdir())))
+    if not (directory.name and free):
         raise OutputError(f"{directory}: is in the way of the exported model; choose another --onnx")
