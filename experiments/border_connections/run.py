@@ -50,7 +50,7 @@ def table(records: list[dict[str, Any]]) -> Table:
 def plot(records: list[dict[str, Any]]) -> "Figure":
     figure, places = panels(2, height=2.6)
     designs = list(dict.fromkeys(record["design"] for record in records))
-    for label, panel in zip(("seam ratio", "error beside known pixels, grey levels"), places, strict=True):
+    for label, panel in zip(("seam ratio", "error beside known pixels"), places, strict=True):
         for place, design in enumerate(designs):
             own = chosen(records, design=design)
             value = seam_ratio(own) if label == "seam ratio" else over_pictures(own, "rim_error")
