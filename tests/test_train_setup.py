@@ -14,6 +14,8 @@ from manyfill.data import open_source
 from manyfill.errors import ConfigError, DataError, PictureError
 from manyfill.images import save_png
 from manyfill.masks import write_mask
+from manyfill.models.config import PRESETS
+from manyfill.models.multiscale import MultiscaleHead
 from manyfill.train import loop
 from manyfill.train.held_out import split
 from manyfill.train.loop import Trainer, run
@@ -49,6 +51,29 @@ def test_fine_tuning_starts_from_the_given_weights(micro: Micro, tmp_path: Path)
     assert "fine-tuned from model" in (tmp_path / "second" / "model" / "README.md").read_text()
     with pytest.raises(ConfigError, match=r"--init .*model\.\*"):
         run(micro("model.mixtures=3", init=model), tmp_path / "third")
+
+
+def test_a_plain_model_is_given_autoregressive_parts(micro: Micro, tmp_path: Path) -> None:
+    run(micro(steps=2), tmp_path / "plain")
+    init = str(tmp_path / "plain" / "model")
+    before = load_model(init).model
+    chained = ", ".join(f'{{size={size}, width=4, latent=2, prior="autoregressive"}}' for size in (4, 8))
+    parts = ("model.head=multiscale", f"model.levels=[{chained}]")
+    settings = micro(*parts, init=init, steps=1)
+    extended = initial_state(settings, torch.device("cpu")).model
+    assert isinstance(extended.head, MultiscaleHead)
+    weights = extended.state_dict()
+    assert unequal(before.state_dict(), {name: weights[name] for name in before.state_dict()}) == []
+    run(settings, tmp_path / "extended")
+    own = str(tmp_path / "extended" / "model")
+    assert load([str(tmp_path)], init=own).model == settings.model, "its parts are kept whatever the preset"
+    with pytest.raises(ConfigError, match="can change"):
+        initial_state(micro(*parts, "model.head=pixelcnn", init=own), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("preset", ["pixelvae64", "multiscale64", "caption64"])
+def test_presets_with_more_parts_start_from_the_shipped_model(preset: str, photos: Path) -> None:
+    assert load([str(photos)], preset=preset, init="default").model == PRESETS[preset]
 
 
 # ----------------------------------------------------------------------------------------------------------- the data

@@ -136,6 +136,18 @@ class ModelConfig(Strict):
                 )
         return self
 
+    def with_parts_of(self, other: "ModelConfig") -> "ModelConfig":
+        """This one with the parts of `other` that go on top of it and that it lacks: a text encoder, a head and, where
+        the levels are alike, priors that draw position after position."""
+        levels, alike = self.levels, [level.size for level in self.levels] == [level.size for level in other.levels]
+        if alike:
+            levels = tuple(
+                own.model_copy(update={"prior": given.prior}) if own.prior == "gaussian" else own
+                for own, given in zip(self.levels, other.levels, strict=True)
+            )
+        head = other.head if self.head == "mixture" else self.head
+        return self.model_copy(update={"captions": self.captions or other.captions, "head": head, "levels": levels})
+
     @property
     def pixel_noise(self) -> int:
         """How many uniform numbers the pixel distributions take to draw one pixel."""

@@ -190,9 +190,7 @@ def _defaults(preset: str, init: str | None) -> dict[str, Any]:
         raise ConfigError(f"--preset {preset}: no such preset; valid presets: {', '.join(PRESETS)}")
     model = PRESETS[preset]
     if init is not None:
-        # Of a preset that reads captions a model that knew none learns it.
-        own = load_model(str(init)).model.config
-        model = own.model_copy(update={"captions": own.captions or model.captions})
+        model = load_model(str(init)).model.config.with_parts_of(model)
     return {
         "model": model.model_dump(),
         "train": {"minutes": DEFAULT_MINUTES, **TRAIN_DEFAULTS.get(preset, {})},

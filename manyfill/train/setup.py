@@ -117,14 +117,17 @@ def _fresh(settings: Settings) -> ConditionalHVAE:
 
 
 def _taken_over(settings: Settings, init: str) -> ConditionalHVAE:
-    """The model of `init`; one that knew no captions may be made to read them, and is otherwise as it was."""
+    """The model of `init`, with fresh parts on top of it where the settings name some, and otherwise as it was."""
     model = load_model(init).model.train()
     if model.config != settings.model:
-        if model.config != settings.model.model_copy(update={"captions": None}):
-            raise ConfigError(f"--init {init}: its model.* settings cannot be changed; drop them from --set")
-        reading = _fresh(settings)
-        reading.load_state_dict(reading.state_dict() | model.state_dict())
-        model = reading
+        if model.config.with_parts_of(settings.model) != settings.model:
+            raise ConfigError(
+                f"--init {init}: of its model.* settings only captions, head and priors can change, and only where it "
+                f"has the plain ones; drop the others from --set"
+            )
+        extended = _fresh(settings)
+        extended.load_state_dict(extended.state_dict() | model.state_dict())
+        model = extended
     model.temperatures.fill_(1)  # they were found for the weights as they were
     return model
 
