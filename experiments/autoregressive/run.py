@@ -2,7 +2,8 @@
 
 python experiments/autoregressive/run.py --pictures TRAIN --validation VAL
 
-Small 32x32 models that differ in nothing but these parts, after the same number of steps.
+Small 32x32 models that differ in nothing but these parts, after the same time on one core, beside a Gaussian one of as
+many parameters as the largest.
 """
 
 import sys
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from grid import Cell, Finished, Table, conduct, hierarchy, steady
+from grid import WIDTHS, Cell, Finished, Table, conduct, hierarchy, steady
 
 from manyfill.evaluate.run import Evaluation, Request
 from manyfill.models.latent_prior import AutoregressivePrior
@@ -26,32 +27,50 @@ from manyfill.rng import generator
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STEPS, SIZES = 300, (1, 4, 8, 8, 16, 16, 32)
-FILLS, PICTURES, BOUND_SAMPLES = 16, 32, 2
+MINUTES, SIZES, TRAINING = 3.0, (1, 4, 8, 8, 16, 16, 32), 11000
+FILLS, PICTURES, BOUND_SAMPLES = 16, 64, 2
 COARSE, FINE = {4, 8}, {16, 32}
-KINDS = "train", "validation"
+KINDS = "fit", "validation"
+WIDER = "Gaussian, twice as wide"
 # By name: the sizes whose levels have autoregressive priors, and the head.
 DESIGNS: dict[str, tuple[set[int], str]] = {
     "Gaussian": (set(), "mixture"),
-    "multiscale head": (set(), "multiscale"),
     "PixelCNN head": (set(), "pixelcnn"),
-    "fine": (FINE, "mixture"),
-    "coarse": (COARSE, "mixture"),
-    "all": (COARSE | FINE, "mixture"),
-    "all and PixelCNN": (COARSE | FINE, "pixelcnn"),
+    "multiscale head": (set(), "multiscale"),
+    "coarse priors": (COARSE, "mixture"),
+    "fine priors": (FINE, "mixture"),
+    "all priors": (COARSE | FINE, "mixture"),
+    "all priors, PixelCNN head": (COARSE | FINE, "pixelcnn"),
+    WIDER: (set(), "mixture"),
 }
 
 
 def cells(quick: bool) -> list[Cell]:
-    steps = 4 if quick else STEPS
-    return [Cell({"design": name}, design(*parts) | steady(steps)) for name, parts in DESIGNS.items()]
+    return [Cell({"design": name}, design(name) | length(quick), TRAINING) for name in DESIGNS]
 
 
-def design(autoregressive: set[int], head: str) -> dict[str, Any]:
-    settings = hierarchy(SIZES, head=head)
-    levels = settings["model.levels"]
-    chained = [level | {"prior": "autoregressive"} if level["size"] in autoregressive else level for level in levels]
-    return settings | {"model.levels": chained, "train.batch_size": 16}
+def design(name: str) -> dict[str, Any]:
+    autoregressive, head = DESIGNS[name]
+    factor = 2 if name == WIDER else 1
+    stages = [{"size": size, "width": factor * width} for size, (width, _) in WIDTHS.items()]
+    levels = [
+        {
+            "size": size,
+            "width": factor * WIDTHS[size][0],
+            "latent": WIDTHS[size][1],
+            "prior": "autoregressive" if size in autoregressive else "gaussian",
+        }
+        for size in SIZES
+    ]
+    return hierarchy(SIZES, stages=stages, levels=levels, head=head)
+
+
+def length(quick: bool) -> dict[str, Any]:
+    if quick:
+        return steady(4) | {"train.fit_pictures": 16, "train.batch_size": 16}
+    end = steady(10**6) | {"train.minutes": MINUTES, "train.fit_pictures": 256, "train.batch_size": 16}
+    del end["train.steps"]
+    return end
 
 
 def measure(run: Finished) -> dict[str, Any]:
@@ -78,6 +97,7 @@ def measure(run: Finished) -> dict[str, Any]:
     levels = range(1, len(filler.model.config.levels) + 1)
     return {
         "parameters": sum(p.numel() for p in filler.model.parameters()),
+        "steps": last["validation"]["step"],
         **{f"{kind}_bits": last[kind]["bits_per_dim"] for kind in KINDS},
         **{f"{kind}_pixel_bits": last[kind]["pixel_bits"] for kind in KINDS},
         **{f"{kind}_kl": [last[kind][f"kl_{level:02d}"] for level in levels] for kind in KINDS},
@@ -108,23 +128,25 @@ def cost(filler: Filler) -> dict[str, float]:
 
 
 def table(records: list[dict[str, Any]]) -> Table:
-    head = ["design", "parameters", "train, bits/dim", "validation", "pixels", "KL coarse", "KL fine", "fine gap"]
+    head = ["design", "parameters", "steps", "training, bits/dim", "validation", "pixels", "KL coarse", "KL fine"]
+    head += ["gap of the fine KL"]
     head += ["CRPS", "energy", "best of 16, dB", "passes: priors, head", "ms per 8 fills"]
     rows = []
     fine = [level for level, size in enumerate(SIZES) if size in FINE]
     for record in records:
-        kl, train_kl = record["validation_kl"], record["train_kl"]
-        part, train_part = sum(kl[level] for level in fine), sum(train_kl[level] for level in fine)
+        kl, fit_kl = record["validation_kl"], record["fit_kl"]
+        part, fit_part = sum(kl[level] for level in fine), sum(fit_kl[level] for level in fine)
         rows.append(
             [
                 record["design"],
                 f"{record['parameters']:,}",
-                f"{record['train_bits']:.3f}",
+                f"{record['steps']:,}",
+                f"{record['fit_bits']:.3f}",
                 f"{record['validation_bits']:.3f}",
                 f"{record['validation_pixel_bits']:.3f}",
                 f"{sum(kl) - part:.3f}",
                 f"{part:.3f}",
-                f"{part - train_part:+.3f}",
+                f"{part - fit_part:+.3f}",
                 f"{record['crps']:.2f}",
                 f"{record['energy']:.2f}",
                 f"{record['psnr_best']:.2f}",
