@@ -53,6 +53,12 @@ def over_pictures(records: Sequence[Row], *names: str, of: Callable[..., np.ndar
     return estimate(*(np.mean([record[name] for record in records], 0) for name in names), of=of)
 
 
+def over_others(records: Sequence[Row], others: Sequence[Row], name: str) -> Estimate:
+    """How far a figure lies above that of other runs, paired by picture."""
+    own, base = (np.mean([record[name] for record in each], 0) for each in (records, others))
+    return estimate(own - base, of=lambda mean: mean)
+
+
 def seam_ratio(records: Sequence[Row]) -> Estimate:
     """How strong the steps across the hole's border are, compared with those of the truth."""
     return over_pictures(records, "seam", "seam_of_truth", of=np.divide)

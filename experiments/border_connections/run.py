@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fills import over_pictures, scored, seam_ratio, shown
+from fills import over_others, over_pictures, scored, seam_ratio, shown
 from grid import NORMED, SEVEN, Cell, Finished, Table, chosen, conduct, hierarchy, steady
 
 from manyfill.plots import panels
@@ -43,8 +43,11 @@ def table(records: list[dict[str, Any]]) -> Table:
     for design in dict.fromkeys(record["design"] for record in records):
         own = chosen(records, design=design)
         rim, crps, bits = (over_pictures(own, name) for name in ("rim_error", "crps", "bits_per_dim"))
-        rows.append([design, str(len(own)), shown(seam_ratio(own), 3), shown(rim), shown(crps), shown(bits, 3)])
-    return ["design", "runs", "seam ratio", "error beside known pixels", "CRPS", "bits/dim"], rows
+        base = chosen(records, design=design.replace("without", "with"))
+        above = "" if own == base else shown(over_others(own, base, "bits_per_dim"), 3)
+        ratio = shown(seam_ratio(own), 3)
+        rows.append([design, str(len(own)), ratio, shown(rim), shown(crps), shown(bits, 3), above])
+    return ["design", "runs", "seam ratio", "error beside known pixels", "CRPS", "bits/dim", "above with, paired"], rows
 
 
 def plot(records: list[dict[str, Any]]) -> "Figure":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fills import over_pictures, scored, shown
+from fills import over_others, over_pictures, scored, shown
 from grid import NORMED, SEVEN, WIDTHS, Cell, Finished, Table, chosen, conduct, hierarchy, steady
 
 from manyfill.checkpoint import load_model
@@ -59,8 +59,11 @@ def table(records: list[dict[str, Any]]) -> Table:
     for name, own in groups(records).items():
         bits, crps, psnr = (over_pictures(own, figure) for figure in ("bits_per_dim", "crps", "psnr_mean"))
         parameters = f"{own[0]['parameters']:,}"
-        rows.append([name, str(len(own)), parameters, shown(bits, 3), shown(crps), shown(psnr)])
-    return ["extractor", "runs", "parameters", "bits/dim", "CRPS", "PSNR of the mean, dB"], rows
+        base = chosen(records, design=own[0]["design"], extractor="shared")
+        above = "" if own == base else shown(over_others(own, base, "bits_per_dim"), 3)
+        rows.append([name, str(len(own)), parameters, shown(bits, 3), above, shown(crps), shown(psnr)])
+    head = ["extractor", "runs", "parameters", "bits/dim", "above shared, paired", "CRPS", "PSNR of the mean, dB"]
+    return head, rows
 
 
 def plot(records: list[dict[str, Any]]) -> "Figure":
