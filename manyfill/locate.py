@@ -5,14 +5,26 @@ from pathlib import Path
 from manyfill.errors import ModelError
 from manyfill.manifest import first_line, recover
 
-DEFAULT_MODEL = Path(__file__).parent / "weights" / "base64"
+WEIGHTS = Path(__file__).parent / "weights"
+DEFAULT_MODEL = WEIGHTS / "base64"
+
+
+def shipped() -> dict[str, Path]:
+    """The directories of the models that come with the library, by name."""
+    others = sorted(path for path in WEIGHTS.iterdir() if path != DEFAULT_MODEL)
+    return {"default": DEFAULT_MODEL, **{path.name: path for path in others}}
+
+
+def _is_shipped(source: str | Path) -> bool:
+    """Whether it is a shipped model's name, which but for "default" a directory of that name takes precedence over."""
+    return str(source) == "default" or (str(source) in shipped() and not Path(source).exists())
 
 
 def looks_like_model(source: str) -> bool:
-    """Whether a word of a user's names a model rather than data: "default", a model directory or a hub id."""
+    """Whether a word of a user's names a model rather than data: a shipped one's name, a directory or a hub id."""
     path = Path(source)
     recover(path)
-    return source == "default" or (path / "config.json").is_file() or (not path.exists() and _is_hub_id(source))
+    return _is_shipped(source) or (path / "config.json").is_file() or (not path.exists() and _is_hub_id(source))
 
 
 def _is_hub_id(source: str) -> bool:
@@ -20,15 +32,16 @@ def _is_hub_id(source: str) -> bool:
 
 
 def locate(source: str | Path) -> Path:
-    """The directory of "default", a directory or a hub id "owner/name"; ModelError if there is none."""
-    if str(source) == "default":
-        return DEFAULT_MODEL
+    """The directory of a shipped model, a directory or a hub id "owner/name"; ModelError if there is none."""
+    if _is_shipped(source):
+        return shipped()[str(source)]
     recover(Path(source))
     if Path(source).is_dir():
         return Path(source)
     if isinstance(source, str) and _is_hub_id(source):
         return _download(source)
-    raise ModelError(f"{source}: no such model; give a model directory, a hub id 'owner/name' or 'default'")
+    names = ", ".join(f"'{name}'" for name in shipped())
+    raise ModelError(f"{source}: no such model; give a model directory, a hub id 'owner/name' or one of {names}")
 
 
 def _download(repo: str) -> Path:
@@ -42,6 +55,6 @@ def _download(repo: str) -> Path:
 
 def stored_at(source: str) -> Path:
     """The directory of a model that is to be changed in place; ModelError for one that comes from the hub."""
-    if source != "default" and not Path(source).is_dir():
+    if not _is_shipped(source) and not Path(source).is_dir():
         raise ModelError(f"{source}: comes from the hub, where nothing can be stored; calibrate a copy in a directory")
     return locate(source)

@@ -187,7 +187,9 @@ def test_a_directory_that_holds_no_model_says_what_it_lacks(saved: Path, name: s
 
 @pytest.mark.parametrize("source", ["/no/such/model", "./none", "~/none", "none", "a/b/c"])
 def test_a_name_that_is_no_model_says_what_would_be(source: str) -> None:
-    with pytest.raises(ModelError, match="no such model; give a model directory, a hub id 'owner/name' or 'default'"):
+    with pytest.raises(
+        ModelError, match="no such model; give a model directory, a hub id 'owner/name' or one of 'default'"
+    ):
         load_model(source)
 
 

@@ -1,4 +1,6 @@
-"""The default model as it is shipped: small enough, described, and better than a guess on photographs it never saw."""
+"""The models as they are shipped: small enough, described, and the default better than a guess on new photographs."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import skimage.data
 from manyfill import Filler
 from manyfill.checkpoint import load_model
 from manyfill.data.loader import tile
-from manyfill.locate import DEFAULT_MODEL
+from manyfill.locate import locate, shipped
 from manyfill.masks import draw
 from manyfill.models.config import PRESETS
 from manyfill.rng import numpy_generator
@@ -15,12 +17,22 @@ from manyfill.rng import numpy_generator
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "rocket")
 
 
-def test_it_is_small_and_described() -> None:
-    assert (DEFAULT_MODEL / "model.safetensors").stat().st_size < 16e6
-    loaded = load_model()
-    assert loaded.model.config == PRESETS["base64"]
+@pytest.mark.parametrize("name", shipped())
+def test_they_are_small_and_described(name: str) -> None:
+    assert (locate(name) / "model.safetensors").stat().st_size < 16e6
+    loaded = load_model(name)
+    assert loaded.model.config == PRESETS["base64" if name == "default" else name]
     assert "Licence of the data" in loaded.card
-    assert loaded.figures["validation"]["bits_per_dim"] < 4.7
+    assert loaded.figures["validation"]["bits_per_dim"] < 5
+
+
+def test_a_directory_takes_precedence_over_a_shipped_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in shipped():
+        assert locate(name) == shipped()[name]
+        (tmp_path / name).mkdir()
+    assert locate("default") == shipped()["default"]
+    assert all(locate(name) == Path(name) for name in shipped() if name != "default")
 
 
 @pytest.mark.slow
