@@ -34,7 +34,8 @@ class Known:
     """All that fills of a batch share, worked out once: x (B, C, S, S) with 0 in the hole, m (B, 1, S, S), what they
     tell at every size, and the `windows` that have to be worked out (everything without).
 
-    Of fills only the part `kept` (B, 1, S, S) of the hole is of use, all of it without; `guidance` says how closely they follow their captions.
+    Of fills only the part `kept` (B, 1, S, S) of the hole is of use, all of it without; `guidance` says how closely
+    they follow their captions.
     """
 
     x: Tensor
@@ -222,11 +223,12 @@ class ConditionalHVAE(nn.Module):
 
     def decode(self, known: Known, choose: Choose, noise: Sequence[torch.Generator] | Tensor) -> Fills:
         """Traverse with `choose` and draw the pixels of every picture of `known`, one generator each, or from uniform
-        numbers (R, K + C) for all hole pixels in the order of reading."""
+        numbers (R, K + C) for all hole pixels in the order of reading, kept or not."""
         h, canvas, steps = self.topdown(
             known.evidence, None, known.missing, choose, guidance=known.guidance, windows=known.windows
         )
         m = known.m
+        # Only here are pixels drawn without looking at one another.
         if known.kept is not None and isinstance(noise, Tensor) and self.config.head == "mixture":
             m, noise = known.kept, noise[known.kept[m > 0] > 0]
         x, mean = self.head.sample(h, canvas, known.x, m, noise)
