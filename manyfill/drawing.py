@@ -5,6 +5,7 @@ Legend: H W a picture's size, C its channels, s the side of the square around a 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -16,8 +17,6 @@ from manyfill.models.config import ModelConfig
 from manyfill.octaves import Canvas
 from manyfill.recipe import Recipe, Recipes
 from manyfill.runtime import Runtime, Said
-
-LONG = 200  # tiles from which on it is worth while to estimate the time first
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,7 @@ def draw(
     config, done = runtime.config, 0
     own = [recipes(len(config.levels) + max(map(len, shown.sizes)) - 1) for shown in pictures]
     effort = _effort(config, pictures, len(own[0]), tile_batch, max_memory)
-    if progress and effort.tiles > LONG:
-        effort = replace(effort, seconds=effort.tiles * octaves.seconds_per_tile(runtime))
+    effort = replace(effort, pace=partial(octaves.seconds_per_tile, runtime))
 
     def tick(tiles: int) -> None:
         nonlocal done

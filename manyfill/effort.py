@@ -6,22 +6,29 @@ Legend: H W a picture's size, C its channels, N fills, s the side of the square 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from manyfill.errors import ConfigError
 from manyfill.models.config import ModelConfig
 
 RUNTIME = 400 << 20  # of Python, torch and a small model, measured: 300 MiB, and then some
+LONG = 200  # tiles from which on it is worth while to estimate the time first
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 @dataclass(frozen=True)
 class Effort:
-    """To draw `tiles` tiles, `batch` at a time, in `memory` bytes; about `seconds` if that was estimated."""
+    """To draw `tiles` tiles, `batch` at a time, in `memory` bytes; `pace` finds out how many seconds a tile takes."""
 
     tiles: int
     batch: int
     memory: int
-    seconds: float | None = None
+    pace: Callable[[], float] | None = None
+
+    @cached_property
+    def seconds(self) -> float | None:
+        """About how long it will take, where that is long; drawing a few tiles tells, so only whoever asks waits."""
+        return self.tiles * self.pace() if self.pace and self.tiles > LONG else None
 
     def __str__(self) -> str:
         time = "" if self.seconds is None else f"about {self.seconds:.0f} s and "

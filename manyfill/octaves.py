@@ -38,6 +38,11 @@ class Cell(NamedTuple):
     core: tuple[slice, slice]
     tile: tuple[slice, slice]
 
+    @property
+    def within(self) -> tuple[slice, ...]:
+        """The core's rows and columns in the tile."""
+        return tuple(slice(c.start - t.start, c.stop - t.start) for c, t in zip(self.core, self.tile, strict=True))
+
 
 def sizes(part: Part, size: int) -> list[int]:
     """The sizes at which a part is drawn, from the first to its own."""
@@ -132,7 +137,7 @@ class Canvas:
 
     def keep(self, cell: Cell, fill: int, answer: np.ndarray, mean: np.ndarray) -> None:
         """Take a cell from a tile's answer and its expectation (S, S, C)."""
-        within = tuple(slice(c.start - t.start, c.stop - t.start) for c, t in zip(cell.core, cell.tile, strict=True))
+        within = cell.within
         new = ~self.known[cell.core]
         self.images[fill][cell.core][new] = np.rint(answer[within][new])
         self.mean[cell.core] += mean[within]
@@ -250,12 +255,17 @@ def _draw(runtime: Runtime, batch: Batch) -> None:
 
 def _seen(
     rows: Sequence[Row], holes: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[Said | None]]:
-    """The rows' tiles, with their holes, guides and captions, as `Runtime.tell` takes them."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[Said | None], np.ndarray | None]:
+    """The rows' tiles, their holes, guides and captions, and what of them is kept, as `Runtime.tell` takes them."""
     x = to_planes(np.stack([row.canvas.images[row.fill][row.cell.tile] for row in rows]))
     guided = [row.canvas.guides[row.fill][row.cell.tile] for row in rows if row.canvas.guides is not None]
     guide = to_planes(np.stack(guided)) if guided else None
-    return x, np.stack(holes)[:, None].astype(np.float32), guide, [row.canvas.said for row in rows]
+    m = np.stack(holes)[:, None].astype(np.float32)
+    kept = np.zeros_like(m)
+    for own, hole, row in zip(kept, m, rows, strict=True):
+        own[(0, *row.cell.within)] = hole[(0, *row.cell.within)]
+    # Of the first size the latents are recorded, all over the tile.
+    return x, m, guide, [row.canvas.said for row in rows], kept if rows[0].canvas.step else None
 
 
 def _noise(runtime: Runtime, rows: Sequence[Row], pixels: Sequence[int]) -> Noise:

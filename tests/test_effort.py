@@ -58,6 +58,15 @@ def test_progress_is_told_the_effort_and_comes_to_its_end() -> None:
     assert efforts[0].seconds is None
 
 
+def test_how_long_it_takes_is_found_out_only_for_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+    monkeypatch.setattr(octaves, "seconds_per_tile", lambda _: asked.append(0.5) or 0.5)
+    told: list[Effort] = []
+    tiny()(noise(300, 300), box(300, 300, 60, 60, 150), n=6, progress=lambda effort, _: told.append(effort))
+    assert len(told) > 1 and not asked
+    assert told[0].seconds == told[0].seconds == 0.5 * told[0].tiles and len(asked) == 1
+
+
 def test_less_memory_means_smaller_batches_and_the_same_fills() -> None:
     picture, mask = noise(200, 300), box(200, 300, 40, 60, 90)
     told: list[Effort] = []

@@ -77,7 +77,7 @@ def test_branching_what_is_known_equals_reading_the_repeated_picture(config: Mod
 
 def tensors(record: Any) -> list[Tensor]:
     """All tensors of a record of tensors, numbers, records and dictionaries."""
-    if isinstance(record, Tensor | float | int):
+    if isinstance(record, Tensor | float | int | None):
         return [record] if isinstance(record, Tensor) else []
     parts = record.values() if isinstance(record, dict) else [getattr(record, f.name) for f in fields(record)]
     return [tensor for each in parts for tensor in tensors(each)]

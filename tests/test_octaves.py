@@ -13,6 +13,7 @@ from manyfill.masks import draw
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.octaves import cells, sizes
+from manyfill.runtime.network import Network
 
 SIZE = PRESETS["tiny32"].size
 
@@ -132,6 +133,23 @@ def test_fills_are_drawn_in_the_same_batches_together_in_portions_and_in_bulk(
         batches.append([])
         way()
     assert len(portions) > 1 and batches[0] == batches[1] == batches[2]
+
+
+@pytest.mark.parametrize("mask", [box(150, 200, 30, 40, 60), np.indices((150, 200)).sum(0) % 40 < 3])
+def test_that_only_cells_are_kept_of_tiles_changes_nothing(tiny: Filler, mask: np.ndarray) -> None:
+    picture, runtime, kept = noise(150, 200), tiny.runtime, list[bool]()
+    ours = tiny(picture, mask, n=2)
+
+    class Whole(Network):
+        def tell(self, x, m, guide=None, said=(), kept_=None):  # type: ignore[no-untyped-def,override]
+            kept.append(kept_ is not None)
+            return super().tell(x, m, guide, said)
+
+    theirs = Filler(Whole(tiny.model), "tiny")(picture, mask, n=2)
+    assert isinstance(runtime, Network) and any(kept) == mask[40, 50]
+    everything = ([*found.images, found.mean, *found.latents] for found in (ours, theirs))
+    for one, other in zip(*everything, strict=True):
+        assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("shape", [(1, 70), (2, 2), (70, 71), (90, 33)])

@@ -9,6 +9,7 @@ from captions import tiny as captioned
 from models import TINY, VARIANTS, holes, noises, pictures, shaken
 from torch import Tensor
 
+from manyfill.distributions import Gaussian
 from manyfill.models.bound import level_kl, log_weight
 from manyfill.models.config import PRESETS
 from manyfill.models.guidance import Guidance
@@ -55,6 +56,32 @@ def test_windowed_fills_under_a_caption_are_those_of_the_whole(precise: bool, we
     assert known.windows and not known.windows[config.size].is_whole
     assert config.captions and all(known.windows[s].is_whole for s in known.windows if s <= max(config.captions.attend))
     assert not torch.equal(one.x, untold.x)
+
+
+@pytest.mark.parametrize("kind", ["large", "half", "boxes", "brush"])
+@pytest.mark.parametrize("precise", [True, False])
+@pytest.mark.parametrize("variant", ["tiny32", "batch", "group", "no borders", "plain", "pixelvae"])
+def test_what_is_kept_of_a_hole_is_bit_for_bit_that_of_the_whole(variant: str, precise: bool, kind: str) -> None:
+    config = VARIANTS[variant]
+    model, x, m = shaken(config), pictures(config, 1), torch.ones(1, 1, config.size, config.size)
+    if kind != "large":
+        m = holes(config, kind)
+    kept = m * box(config.size, 12, 18, 14, 19)
+    (source,) = noises(1)
+    own = [torch.randn(1, level.latent, level.size, level.size, generator=source) for level in config.levels]
+    uniform = torch.rand(int(m.sum()), config.pixel_noise, generator=generator(0, "pixels"))
+
+    def choose(level: int, prior: Gaussian, _posterior: Gaussian | None) -> Tensor:
+        return prior.sample(own[level])
+
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+        known = model.encode_known(x, m, kept=kept)
+        part, whole = (model.decode(each, choose, uniform) for each in (known, model.encode_known(x, m)))
+    inside = kept.expand_as(x) > 0
+    assert torch.equal(part.x[inside], whole.x[inside]) and torch.equal(part.mean[inside], whole.mean[inside])
+    if variant not in ("group", "pixelvae") and kept.any():
+        assert known.windows and not known.windows[config.size].is_whole
+        assert not torch.equal(part.mean, whole.mean) or torch.equal(kept, m)
 
 
 def test_windowed_bounds_are_those_of_the_whole() -> None:

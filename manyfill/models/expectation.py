@@ -87,12 +87,22 @@ class Expectation(nn.Module):
             mean = torch.where(guide_present.view(-1, 1, 1, 1) > 0, self._turned(guide.float()), self.mean)
             hole = m.float()
             known = (self._turned(x.float()) - mean) * (1 - hole)
-            departure, spectrum = torch.zeros_like(known), self.spectrum
-            if self.kinds is not None:
-                departure = self._conditional_mean(known, hole, spectrum, departure, FIRST_ITERATIONS)
-                spectrum = self._mixed(known + departure, hole, self.kinds)
-            departure = self._conditional_mean(known, hole, spectrum, departure, ITERATIONS)
+            if self.training or torch.compiler.is_exporting():  # which would have to fetch the rows, or could not
+                departure = self._departure(known, hole)
+            else:
+                # Where nothing is known nothing departs: large holes have many such tiles.
+                some = (hole < 1).flatten(1).any(1).nonzero()[:, 0]
+                departure = torch.zeros_like(known)
+                departure[some] = self._departure(known[some], hole[some])
             return torch.where(m > 0, self._turned_back(mean + departure).clamp(-1, 1), x)
+
+    def _departure(self, known: Tensor, hole: Tensor) -> Tensor:
+        """How the hole's mean departs from the mean picture, given how the `known` pixels do."""
+        departure, spectrum = torch.zeros_like(known), self.spectrum
+        if self.kinds is not None:
+            departure = self._conditional_mean(known, hole, spectrum, departure, FIRST_ITERATIONS)
+            spectrum = self._mixed(known + departure, hole, self.kinds)
+        return self._conditional_mean(known, hole, spectrum, departure, ITERATIONS)
 
     def _sorted(self, power: Tensor, kinds: Tensor) -> Tensor:
         """Spectra that tell pictures apart by their power (B, C, S, S): classification EM (Celeux & Govaert 1992)."""
@@ -125,15 +135,14 @@ class Expectation(nn.Module):
         """
         u, precision = start, 1 / spectrum
         r = -self._filtered(known + u, precision) * hole
-        z = self._filtered(r, spectrum) * hole
-        p, rz = z, _inner(r, z)
+        p, before = torch.zeros_like(r), r.new_ones(())
         for _ in range(iterations):
+            z = self._filtered(r, spectrum) * hole
+            rz = _inner(r, z)
+            p, before = z + rz / before.clamp(min=1e-20) * p, rz
             curved = self._filtered(p, precision) * hole
             along = rz / _inner(p, curved).clamp(min=1e-20)
             u, r = u + along * p, r - along * curved
-            z = self._filtered(r, spectrum) * hole
-            before, rz = rz, _inner(r, z)
-            p = z + rz / before.clamp(min=1e-20) * p
         return u
 
     def _filtered(self, y: Tensor, response: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ class Known:
     """All that fills of a batch share, worked out once: x (B, C, S, S) with 0 in the hole, m (B, 1, S, S), what they
     tell at every size, and the `windows` that have to be worked out (everything without).
 
-    `guidance` says how closely they follow their captions.
+    Of fills only the part `kept` (B, 1, S, S) of the hole is of use, all of it without; `guidance` says how closely
+    they follow their captions.
     """
 
     x: Tensor
@@ -43,6 +44,7 @@ class Known:
     missing: dict[int, Tensor]
     windows: dict[int, Window] | None
     guidance: Guidance = UNGUIDED
+    kept: Tensor | None = None
 
     def repeat(self, n: int) -> "Known":
         """Each picture n times in a row: B becomes B * n."""
@@ -50,7 +52,8 @@ class Known:
         many = partial(_repeated, n=n)
         missing = {size: many(share) for size, share in self.missing.items()}
         evidence = self.evidence.each(many)
-        return Known(many(self.x), many(self.m), evidence, missing, self.windows, self.guidance)
+        kept = None if self.kept is None else many(self.kept)
+        return Known(many(self.x), many(self.m), evidence, missing, self.windows, self.guidance, kept)
 
 
 @dataclass(frozen=True)
@@ -195,13 +198,14 @@ class ConditionalHVAE(nn.Module):
         guide_present: Tensor | None = None,
         told: dict[int, Told] | None = None,
         guidance: Guidance = UNGUIDED,
+        kept: Tensor | None = None,
     ) -> Known:
         """What the known pixels and captions tell, once per picture; x and m as in `forward`, hole pixels of x are not
-        read."""
+        read. Of fills only the part `kept` of the hole is right, if that is given."""
         guide, guide_present = self._guide(x, guide, guide_present)
         blanked, completed = self._completed(x, m, guide, guide_present)
         features = self.features(completed, m, guide, guide_present)
-        return self.known(blanked, completed, m, features, told, guidance)
+        return self.known(blanked, completed, m, features, told, guidance, kept)
 
     def fill(self, known: Known, noise: Sequence[torch.Generator], temperature: float = 1.0) -> Fills:
         """Draw len(noise) fills, the same number for each picture, each from a generator of its own.
@@ -219,11 +223,15 @@ class ConditionalHVAE(nn.Module):
 
     def decode(self, known: Known, choose: Choose, noise: Sequence[torch.Generator] | Tensor) -> Fills:
         """Traverse with `choose` and draw the pixels of every picture of `known`, one generator each, or from uniform
-        numbers (R, K + C) for all hole pixels in the order of reading."""
+        numbers (R, K + C) for all hole pixels in the order of reading, kept or not."""
         h, canvas, steps = self.topdown(
             known.evidence, None, known.missing, choose, guidance=known.guidance, windows=known.windows
         )
-        x, mean = self.head.sample(h, canvas, known.x, known.m, noise)
+        m = known.m
+        # Only here are pixels drawn without looking at one another.
+        if known.kept is not None and isinstance(noise, Tensor) and self.config.head == "mixture":
+            m, noise = known.kept, noise[known.kept[m > 0] > 0]
+        x, mean = self.head.sample(h, canvas, known.x, m, noise)
         return Fills(x, mean, [step.z for step in steps])
 
     def _guide(self, x: Tensor, guide: Tensor | None, present: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -245,15 +253,17 @@ class ConditionalHVAE(nn.Module):
         features: Features,
         told: dict[int, Told] | None = None,
         guidance: Guidance = UNGUIDED,
+        kept: Tensor | None = None,
     ) -> Known:
         """What blanked and completed pictures, their holes, the features of both and captions tell."""
         pictures, missing = self._pooled(completed), self._pooled(m)
         recalled = self.topdown.recall_known(features, textures(pictures, missing) if self.config.canvas else {})
         # In training the holes of a batch are seldom alike, and their place would have to be fetched from the device;
         # in a graph it cannot be: what depends on the values of a hole is no part of one.
-        where = None if self.training or torch.compiler.is_exporting() else windows(self.config, m)
+        unseen = self.training or torch.compiler.is_exporting()
+        where = None if unseen else windows(self.config, m, kept)
         evidence = Evidence(recalled, pictures, told or {})
-        return Known(blanked, m, evidence, missing, where, guidance if told else UNGUIDED)
+        return Known(blanked, m, evidence, missing, where, guidance if told else UNGUIDED, kept)
 
     def _pooled(self, x: Tensor) -> dict[int, Tensor]:
         """Averages of x (B, c, S, S) over the cells of every level's size."""

@@ -67,11 +67,12 @@ def hole_of(m: Tensor) -> Window | None:
     return Window(len(missing), rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows else None
 
 
-def windows(config: ModelConfig, m: Tensor) -> dict[int, Window]:
-    """By size, what has to be worked out for holes m (B, 1, S, S): everything, with parts that look at a whole map."""
+def windows(config: ModelConfig, m: Tensor, kept: Tensor | None = None) -> dict[int, Window]:
+    """By size, what has to be worked out for holes m (B, 1, S, S), or for the part of them that is `kept`, like m:
+    everything, with parts that look at a whole map."""
     sizes = sorted({level.size for level in config.levels}, reverse=True)
     found = {size: Window.whole(size) for size in sizes}
-    hole = hole_of(m)
+    hole = hole_of(m if kept is None else kept)
     far = config.norm == "group" or config.head != "mixture" or any(level.autoregressive for level in config.levels)
     if hole is None or far:
         return found
@@ -84,17 +85,22 @@ def windows(config: ModelConfig, m: Tensor) -> dict[int, Window]:
         needed = needed.coarser(needed.size // size)
         if size != sizes[0]:
             needed = needed.grown(1)  # enlarging looks at the cells beside
-        window = needed.grown(reach(config, [level for level in config.levels if level.size == size]))
+        levels = [level for level in config.levels if level.size == size]
+        window = needed.grown(reach(config, levels, around=kept is not None))
         if (window.bottom - window.top) * (window.right - window.left) > WORTH * size**2:
             break
         found[size] = needed = window
     return found
 
 
-def reach(config: ModelConfig, levels: list[LevelSpec]) -> int:
-    """How far from a hole the state that enters these levels, all of one size, has a say in what leaves them there."""
+def reach(config: ModelConfig, levels: list[LevelSpec], around: bool = False) -> int:
+    """How far from a hole the state that enters these levels, all of one size, has a say in what leaves them there.
+
+    Where there are latents `around`, in more of the hole, each level's have a say too, and what their priors see.
+    """
     each = 2 if config.block == "residual" else 1
     to_last = sum(level.lead + level.depth for level in levels[:-1]) + levels[-1].lead
     drafted = each * levels[0].lead + DRAFT_REACH
     border = 1 if config.border == "conv" else 0
-    return border + max(each * (to_last + levels[-1].depth), each * to_last + 1, drafted)
+    leaving = each * (to_last + levels[-1].depth) + (len(levels) if around else 0)
+    return border + max(leaving, each * to_last + 1, drafted)

@@ -73,10 +73,17 @@ class Runtime(ABC):
 
     @abstractmethod
     def tell(
-        self, x: np.ndarray, m: np.ndarray, guide: np.ndarray | None = None, said: Sequence[Said | None] = ()
+        self,
+        x: np.ndarray,
+        m: np.ndarray,
+        guide: np.ndarray | None = None,
+        said: Sequence[Said | None] = (),
+        kept: np.ndarray | None = None,
     ) -> Any:
         """What tiles x (T, C, S, S) with holes m (T, 1, S, S) of 0 and 1, guides like x, and what is said of each tell
-        of their holes. All that are told at once are guided alike."""
+        of their holes. All that are told at once are guided alike.
+
+        Of what is drawn only the part `kept` of the holes, like m, has to be right; everything without."""
 
     @abstractmethod
     def draw(self, told: Any, copies: int, noise: Noise) -> Tiles:

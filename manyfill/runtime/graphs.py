@@ -48,9 +48,14 @@ class Graphs(Runtime):
         raise AssertionError("a model with captions was exported")
 
     def tell(
-        self, x: np.ndarray, m: np.ndarray, guide: np.ndarray | None = None, said: Sequence[Said | None] = ()
+        self,
+        x: np.ndarray,
+        m: np.ndarray,
+        guide: np.ndarray | None = None,
+        said: Sequence[Said | None] = (),
+        kept: np.ndarray | None = None,
     ) -> Told:
-        """As `Runtime`; nothing is said."""
+        """As `Runtime`; nothing is said, and all is right whatever is kept."""
         assert not any(said), "an exported model reads no captions"
         guided = guide is not None and self.config.guide
         present = np.full(len(x), guided, np.float32)

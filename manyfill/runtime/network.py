@@ -43,14 +43,22 @@ class Network(Runtime):
 
     @torch.inference_mode()
     def tell(
-        self, x: np.ndarray, m: np.ndarray, guide: np.ndarray | None = None, said: Sequence[Said | None] = ()
+        self,
+        x: np.ndarray,
+        m: np.ndarray,
+        guide: np.ndarray | None = None,
+        said: Sequence[Said | None] = (),
+        kept: np.ndarray | None = None,
     ) -> Known:
         """As `Runtime`."""
         told = joined([each.words if each else {} for each in said])
         guidance = Guidance(next((each.guidance for each in said if each), 1.0))
         coarse = None if guide is None else self._tensor(guide)
+        own = None if kept is None else self._tensor(kept)
         with autocast(self.device):
-            return self.model.encode_known(self._tensor(x), self._tensor(m), coarse, told=told, guidance=guidance)
+            return self.model.encode_known(
+                self._tensor(x), self._tensor(m), coarse, told=told, guidance=guidance, kept=own
+            )
 
     @torch.inference_mode()
     def draw(self, told: Known, copies: int, noise: Noise) -> Tiles:
