@@ -3,8 +3,9 @@
     python benchmarks/peers.py --pictures TRAIN --validation VAL --vdvae DIR --ipa DIR --vaeac DIR
 
 DIR is a checkout of github.com/openai/vdvae, plai-group/ipa or tigvarts/vaeac; one left out is not compared. All have
-the parameters of the preset, as nearly as their widths allow, and see the same pictures and holes in the same order. They
-take turns every few seconds, so that a machine's moods fall on all alike. Writes peers.json, peers.md and peers.png.
+the parameters of the preset, as nearly as their widths allow, and see the same pictures and holes in the same order.
+They take turns every few seconds, so that a machine's moods fall on all alike. Writes peers.json, peers.md and
+peers.png.
 """
 
 import argparse
@@ -43,9 +44,9 @@ def contenders(args: argparse.Namespace) -> list[Callable[[], Contender]]:
     size, wanted = PRESETS[args.preset].size, Manyfill(HOLE, args.preset).parameters
     makers: list[Callable[[], Contender]] = []
     if args.ipa or args.vaeac:
-        makers.append(partial(Manyfill, HOLE, args.preset))
+        makers.append(partial(Manyfill, HOLE, args.preset, args.precision))
     if args.vdvae:
-        makers.append(partial(Manyfill, WHOLE, args.preset))
+        makers.append(partial(Manyfill, WHOLE, args.preset, args.precision))
         makers += [partial(VDVAE, args.vdvae, wanted, size, share) for share in args.blocks]
     if args.ipa:
         makers += [partial(IPA, args.ipa, wanted, size, share) for share in args.blocks]
@@ -79,7 +80,7 @@ class Pictures:
 
 
 def take_turns(tasks: dict[str, Callable[[], int]], rounds: int) -> dict[str, np.ndarray]:
-    """Pictures per second on the wall and of the processor (rounds, 2), each task for about BURST seconds in its turn."""
+    """Pictures per second on the wall and of the processor (rounds, 2); a task's turn lasts about BURST seconds."""
     rates: dict[str, list[np.ndarray]] = {name: [] for name in tasks}
     for each in range(rounds + 1):
         for name, task in tasks.items():
@@ -92,7 +93,7 @@ def take_turns(tasks: dict[str, Callable[[], int]], rounds: int) -> dict[str, np
 
 
 def speed(makers: list[Callable[[], Contender]], pictures: Pictures, batch: int, rounds: int) -> dict[str, Any]:
-    """What each does in a second of training, and of drawing; and how many times as much manyfill does, turn by turn."""
+    """What each does in a second of training and of drawing, and how many times that manyfill does, turn by turn."""
     competing = [make() for make in makers]
     tasks: dict[str, Callable[[], int]] = {}
     for one in competing:
@@ -209,6 +210,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=5, help="of training, each")
     parser.add_argument("--speed-only", action="store_true", help="measure no quality")
     parser.add_argument("--preset", default="base64", help="manyfill's own")
+    parser.add_argument("--precision", default="auto", choices=("auto", "float32"), help="manyfill's own")
     parser.add_argument("--blocks", type=float, nargs="+", default=[1, 0.25], help="shares of VDVAE's and IPA's blocks")
     parser.add_argument("--batch", type=int, default=8, help="pictures at once where speed is measured")
     parser.add_argument("--rounds", type=int, default=5, help="turns where speed is measured")

@@ -21,7 +21,9 @@ class _Nothing:
 
 
 class _StandIn(ModuleType):
-    __path__: list[str] = []  # so that it passes for a package
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__: list[str] = []  # so that it passes for a package
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -1,7 +1,7 @@
 """What a contender has to be able to do to be compared. B pictures, C channels, S side."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -12,8 +12,9 @@ WHOLE, HOLE = "whole pictures", "centre holes"
 class Contender(ABC):
     """A model with the training step, the bound and the draws of its own code.
 
-    Pictures x (B, C, S, S) are float32 in [-1, 1], holes m (B, 1, S, S) are 1 where pixels are missing. `modes` are ways
-    to use what was learnt, of which the best counts. `batch` is that of the model's own recipe.
+    Pictures x (B, C, S, S) are float32 in [-1, 1], holes m (B, 1, S, S) are 1 where pixels are missing. `modes` are
+    ways to use what was learnt, of which the best counts. `batch` is that of the model's own recipe, `origin` says
+    whose code it is.
     """
 
     name: str
@@ -22,11 +23,11 @@ class Contender(ABC):
     precision: str
     modes: tuple[str, ...]
     fills_holes = True
-    origin: dict[str, str]
+    origin: Mapping[str, str]
     refused = 0
     """Steps that its own code did not take, for its gradient was too large."""
 
-    def prepare(self, pictures: Tensor) -> None:
+    def prepare(self, pictures: Tensor) -> None:  # noqa: B027, not all want to know
         """Measure what the model wants to know of the training pictures x before its first step, if anything."""
 
     @property

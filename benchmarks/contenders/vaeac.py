@@ -1,7 +1,6 @@
-"""An adapter to the code of VAEAC (Ivanov et al. 2019, arXiv:1806.02382): its networks for CelebA, its model and bound, its
-optimiser, on pictures and holes from here."""
+"""An adapter to the code of VAEAC (Ivanov et al. 2019, arXiv:1806.02382): its networks for CelebA, its model and bound,
+its optimiser, on pictures and holes from here."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ from torch import Tensor, nn
 
 from contenders.checkout import modules_of, origin
 from contenders.contender import HOLE, Contender, count
+from manyfill.errors import ConfigError
 
-CHANNELS = 3
 EIGHTHS = range(4, 65)  # multiples of an eighth by which all widths are scaled
-BATCH_SIDE = 128  # of the pictures that the published networks are for
+PUBLISHED_SIDE = 128  # of the pictures that the published networks are for
 HALF_BIN = 1 / 255
 
 
@@ -30,9 +29,11 @@ class VAEAC(Contender):
         self.core, self.parts, self.probabilities, self.published = modules_of(
             "--vaeac", folder, self.repository, names, absent
         )
+        if size not in (PUBLISHED_SIDE // 2, PUBLISHED_SIDE):
+            raise ConfigError(f"--vaeac: its networks are for pictures of 64 or 128 pixels, not {size}; leave it out")
         self.origin, self.batch = origin(folder, self.repository), self.published.batch_size
         published = [getattr(self.published, f"{kind}_network") for kind in ("proposal", "prior", "generative")]
-        smaller = [self._without_sizes(network, round(math.log2(BATCH_SIDE / size))) for network in published]
+        smaller = [self._at_half_size(net) if size < PUBLISHED_SIDE else list(net) for net in published]
         with torch.device("meta"):
             sizes = {eighths: sum(count(self._scaled(net, eighths)) for net in smaller) for eighths in EIGHTHS}
         eighths = min(EIGHTHS, key=lambda eighths: abs(sizes[eighths] - wanted))
@@ -45,21 +46,19 @@ class VAEAC(Contender):
         self.model.make_observed = self.judge.make_observed = lambda x, missing: x * (1 - missing)
         self.optimizer = self.published.optimizer(self.model.parameters())
 
-    def _without_sizes(self, network: nn.Sequential, halvings: int) -> list[nn.Module]:
-        """The layers of a network without its second to (1 + halvings)-th size, which have the first one's widths."""
+    def _at_half_size(self, network: nn.Sequential) -> list[nn.Module]:
+        """The layers of a network without the second of its sizes, which has the widths of the first."""
         layers = list(network)
-        down = any(isinstance(layer, nn.AvgPool2d) for layer in layers)
-        change = nn.AvgPool2d if down else nn.Upsample
-        for _ in range(halvings):
-            places = [place for place, layer in enumerate(layers) if isinstance(layer, change)]
-            if down:  # from before the first halving, with what is remembered there, to before the second
-                first, second = places[:2]
-                memory = [place for place in (first - 1, second - 1) if isinstance(layers[place], self.parts.MemoryLayer)]
-                first, second = memory or (first, second)
-                del layers[first:second]
-            else:  # from the last doubling to the full size's own memory, the known picture
-                last = max(place for place, layer in enumerate(layers) if isinstance(layer, self.parts.MemoryLayer))
-                del layers[places[-1] : last]
+
+        def places(kind: type[nn.Module]) -> list[int]:
+            return [place for place, layer in enumerate(layers) if isinstance(layer, kind)]
+
+        halvings, memories = places(nn.AvgPool2d), places(self.parts.MemoryLayer)
+        if not halvings:  # the decoder: from the last doubling to the known picture that it ends with
+            del layers[places(nn.Upsample)[-1] : memories[-1]]
+        else:  # from the first halving to the second, or from what is remembered before them
+            first, second = (place - (place - 1 in memories) for place in halvings[:2])
+            del layers[first:second]
         return layers
 
     def _scaled(self, layers: list[nn.Module], eighths: int) -> nn.Sequential:
@@ -117,7 +116,8 @@ class VAEAC(Contender):
 
 def log_mass(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """log of a Gaussian's mass in the bin of each of the 256 values x in [-1, 1]; the outermost take the tails."""
-    x, mean, deviation = x.double(), mean.double(), deviation.double()
+    mean, deviation = mean.double(), deviation.double()
+    x = ((x.double() + 1) * 127.5).round() / 127.5 - 1  # the very middle of the bin
     off = -(x - mean).abs()  # by symmetry on the left of the mean, where tails are told from 0
     upper, lower = (torch.special.log_ndtr((off + side) / deviation) for side in (HALF_BIN, -HALF_BIN))
     inside = upper + torch.log1p(-torch.exp(lower - upper))

@@ -78,7 +78,7 @@ class VDVAE(Contender):
 
     def _on_this_machine(self, train: ModuleType) -> None:
         # What their step sends to a GPU to be summed over ranks stays here.
-        train.get_cpu_stats_over_ranks = lambda stats: {name: float(value) for name, value in stats.items()}  # type: ignore[attr-defined]
+        train.get_cpu_stats_over_ranks = as_numbers  # type: ignore[attr-defined]
 
     @property
     def parameters(self) -> int:
@@ -114,8 +114,11 @@ class VDVAE(Contender):
 
 
 class IPA(VDVAE):
-    """Conditional: a second encoder reads the known part. All is learnt at once, from scratch, by its own objective with
-    the pixels of the hole alone (its flags), since no VDVAE of this size comes pretrained."""
+    """Conditional: a second encoder reads the known part.
+
+    All is learnt at once, from scratch, by its own objective with the pixels of the hole alone (its flags), since no
+    VDVAE of this size comes pretrained.
+    """
 
     name, task, fills_holes = "ipa", HOLE, True
     repository, network = "github.com/plai-group/ipa", "ConditionalVAE"
@@ -146,6 +149,10 @@ class IPA(VDVAE):
     def fill(self, x: Tensor, m: Tensor, mode: str) -> Tensor:
         drawn = from_levels(self.of_mode(mode).forward_uncond_samples(len(x), self.part(self.shown(x)[0], m)))
         return x * (1 - m) + drawn * m
+
+
+def as_numbers(stats: dict[str, Any]) -> dict[str, float]:
+    return {name: float(torch.as_tensor(value).detach()) for name, value in stats.items()}
 
 
 def from_levels(pixels: Any) -> Tensor:
