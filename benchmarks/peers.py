@@ -9,6 +9,7 @@ peers.png.
 """
 
 import argparse
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,14 +36,15 @@ from manyfill.models.bound import bits_per_dim
 from manyfill.models.config import PRESETS
 from manyfill.rng import numpy_generator
 
+Maker = partial[Contender]
 BURST, TURN, AT_ONCE = 1.0, 5.0, 16  # seconds of timing, seconds of learning, pictures measured at once
 FIRST_PICTURES = 8192  # more than any contender sees in minutes on a processor
 
 
-def contenders(args: argparse.Namespace) -> list[Callable[[], Contender]]:
+def contenders(args: argparse.Namespace) -> list[Maker]:
     """What makes each of those asked for, all with the parameters of the preset; ConfigError."""
     size, wanted = PRESETS[args.preset].size, Manyfill(HOLE, args.preset).parameters
-    makers: list[Callable[[], Contender]] = []
+    makers: list[Maker] = []
     if args.ipa or args.vaeac:
         makers.append(partial(Manyfill, HOLE, args.preset, args.precision))
     if args.vdvae:
@@ -92,7 +94,7 @@ def take_turns(tasks: dict[str, Callable[[], int]], rounds: int) -> dict[str, np
     return {name: np.array(values) for name, values in rates.items()}
 
 
-def speed(makers: list[Callable[[], Contender]], pictures: Pictures, batch: int, rounds: int) -> dict[str, Any]:
+def speed(makers: list[Maker], pictures: Pictures, batch: int, rounds: int) -> dict[str, Any]:
     """What each does in a second of training and of drawing, and how many times that manyfill does, turn by turn."""
     competing = [make() for make in makers]
     tasks: dict[str, Callable[[], int]] = {}
@@ -147,17 +149,16 @@ class Learner:
         return bool(self.taken[0] < self.seconds)
 
     def figures(self, validation: Tensor, fills: int) -> dict[str, Any]:
+        """What was learnt, used in the way that the first pictures show to be the best."""
         one = self.contender
-        bits = {mode: bits_of(one, validation, self.pictures, mode) for mode in one.modes}
-        scores = {mode: score_of(one, validation, self.pictures, mode, fills) for mode in one.modes if one.fills_holes}
-        if one.task == WHOLE:
-            scores = {}
+        first = {mode: bits_of(one, validation[:AT_ONCE], self.pictures, mode) for mode in one.modes}
+        best = min(first, key=lambda mode: first[mode])
+        score = score_of(one, validation, self.pictures, best, fills) if one.task == HOLE else None
         return {
             **{"task": one.task, "parameters": one.parameters, "precision": one.precision, **one.origin},
             **{"seconds": float(self.taken[0]), "processor_seconds": float(self.taken[1])},
             **{"batch": one.batch, "pictures_seen": self.seen, "steps_refused": one.refused},
-            "bits_per_dim": min(bits.values()),
-            **{"bits_per_dim_by_mode": bits, "crps": min(scores.values(), default=None), "crps_by_mode": scores},
+            **{"used": best, "bits_per_dim": bits_of(one, validation, self.pictures, best), "crps": score},
         }
 
 
@@ -185,7 +186,17 @@ def levels(x: Tensor) -> np.ndarray:
     return np.rint(to_levels(x.numpy()))
 
 
-def quality(makers: list[Callable[[], Contender]], pictures: Pictures, args: argparse.Namespace) -> dict[str, Any]:
+def quickest(makers: list[Maker], speed: dict[str, Any]) -> list[Maker]:
+    """Of each peer the layout that trains the most pictures per second, so that it learns the most in the time."""
+    best: dict[tuple[object, str], tuple[float, Maker]] = {}
+    for make, row in zip(makers, speed.values(), strict=True):
+        key, rate = (make.func, row["task"]), row["train"]["pictures_per_second"]
+        if key not in best or rate > best[key][0]:
+            best[key] = rate, make
+    return [make for _, make in best.values()]
+
+
+def quality(makers: list[Maker], pictures: Pictures, args: argparse.Namespace) -> dict[str, Any]:
     """Each after as many minutes of training from scratch, and how much lower manyfill's bits are."""
     learners = [Learner(make(), pictures, 60 * args.minutes) for make in makers]
     learning = list(learners)
@@ -208,7 +219,9 @@ def parsed() -> argparse.Namespace:
     for peer in ("vdvae", "ipa", "vaeac"):
         parser.add_argument(f"--{peer}", type=Path, metavar="DIR", help="a checkout; not compared without")
     parser.add_argument("--minutes", type=float, default=5, help="of training, each")
-    parser.add_argument("--speed-only", action="store_true", help="measure no quality")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--speed-only", action="store_true", help="measure no quality")
+    part.add_argument("--quality-only", action="store_true", help="go on from the speed in the peers.json of --out")
     parser.add_argument("--preset", default="base64", help="manyfill's own")
     parser.add_argument("--precision", default="auto", choices=("auto", "float32"), help="manyfill's own")
     parser.add_argument("--blocks", type=float, nargs="+", default=[1, 0.25], help="shares of VDVAE's and IPA's blocks")
@@ -231,6 +244,18 @@ def parsed() -> argparse.Namespace:
     return args
 
 
+def measured_before(file: Path, rows: int) -> dict[str, Any]:
+    """The record of an earlier run with as many contenders; ConfigError."""
+    try:
+        record: dict[str, Any] = json.loads(file.read_text())
+        found = len(record["speed"])
+    except (OSError, ValueError, KeyError):
+        raise ConfigError(f"--quality-only: {file} holds no speed; run with --speed-only first") from None
+    if found != rows:
+        raise ConfigError(f"--quality-only: {file} is of {found} contenders, not {rows}; run with --speed-only first")
+    return record
+
+
 def main() -> None:
     args = parsed()
     makers, size = contenders(args), PRESETS[args.preset].size
@@ -239,14 +264,17 @@ def main() -> None:
     out, pictures = make_folder(args.out), Pictures(args.pictures, size)
     settings = {"preset": args.preset, "size": size, "batch": args.batch, "rounds": args.rounds}
     record: dict[str, Any] = {"machine": machine(), **settings}
-    record["speed"] = speed(makers, pictures, args.batch, args.rounds)
-    print(report.markdown(record), flush=True)
-    write_json(out / "peers.json", record)
+    if args.quality_only:
+        record = measured_before(out / "peers.json", len(makers))
+    else:
+        record["speed"] = speed(makers, pictures, args.batch, args.rounds)
+        print(report.markdown(record), flush=True)
+        write_json(out / "peers.json", record)
     if not args.speed_only:
-        record |= {"minutes": args.minutes, "scored": args.scored, "fills": args.fills}
-        record["quality"] = quality(makers, pictures, args)
+        record |= {"minutes": args.minutes, "scored": args.scored, "fills": args.fills, "quality_machine": machine()}
+        record["quality"] = quality(quickest(makers, record["speed"]), pictures, args)
         print(report.markdown(record))
-    write_json(out / "peers.json", record)
+        write_json(out / "peers.json", record)
     report.write(record, out)
 
 

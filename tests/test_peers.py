@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_adapters_learn_judge_and_fill_by_the_code_of_the_checkout(peer: str, tm
     for mode in one.modes:
         drawn = one.fill(x, m, mode)
         assert drawn.shape == x.shape and drawn.abs().max() <= 1
-        if one.fills_holes:
+        if one.task == HOLE:
             assert torch.equal(drawn * (1 - m), x * (1 - m)) and not torch.equal(drawn, x)
 
 
@@ -147,6 +148,23 @@ def folder(tmp_path: Path) -> Path:
         piece = photograph[64 * tile : 64 * tile + 64, 100:164]
         Image.fromarray(piece).save(tmp_path / "pictures" / f"{tile}.png")
     return tmp_path / "pictures"
+
+
+def test_quality_needs_the_speed_of_an_earlier_run_or_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = str(folder(tmp_path))
+    arguments = ["--pictures", pictures, "--validation", pictures, "--preset", "tiny32", "--out", str(tmp_path / "out")]
+    arguments += ["--vdvae", str(write(tmp_path, "vdvae")), "--quality-only"]
+    assert ended(monkeypatch, arguments) == 2
+    assert "--speed-only first" in capsys.readouterr().err
+
+
+def test_of_each_peer_the_quickest_layout_learns() -> None:
+    makers = [partial(kind, share) for kind in (VDVAE, IPA) for share in (1, 0.25)]
+    rates = {"a": 2.0, "b": 3.0, "c": 5.0, "d": 4.0}
+    speed = {name: {"task": HOLE, "train": {"pictures_per_second": rate}} for name, rate in rates.items()}
+    assert peers.quickest(makers, speed) == [makers[1], makers[2]]
 
 
 def test_one_command_gives_figures_a_table_and_a_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

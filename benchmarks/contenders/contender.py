@@ -22,7 +22,6 @@ class Contender(ABC):
     batch: int
     precision: str
     modes: tuple[str, ...]
-    fills_holes = True
     origin: Mapping[str, str]
     refused = 0
     """Steps that its own code did not take, for its gradient was too large."""

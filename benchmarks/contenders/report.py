@@ -59,8 +59,8 @@ def markdown(record: dict[str, Any]) -> str:
 def quality(record: dict[str, Any]) -> list[str]:
     lines = [
         f"**Quality** after {record['minutes']:g} minutes of training each, from scratch, in turns of seconds, on the "
-        f"same pictures, by each code's own batch: {record['scored']} validation pictures; CRPS of {record['fills']} "
-        "fills in grey levels.",
+        f"same pictures, by each code's own batch, in the quickest of its layouts: {record['scored']} validation "
+        f"pictures; CRPS of {record['fills']} fills in grey levels. {record['quality_machine']['date']}.",
         "",
     ]
     rows = []

@@ -20,7 +20,7 @@ class VAEAC(Contender):
     """Conditional, with Gaussian pixels; for the bound each is discretised to the 256 values."""
 
     name, task, precision = "vaeac", HOLE, "fp32"
-    modes = ("pixels drawn", "pixel means")
+    modes = ("weights",)
     repository = "github.com/tigvarts/vaeac"
 
     def __init__(self, folder: Path, wanted: int, size: int) -> None:
@@ -102,8 +102,8 @@ class VAEAC(Contender):
     @torch.no_grad()
     def fill(self, x: Tensor, m: Tensor, mode: str) -> Tensor:
         params = self.model.eval().generate_samples_params(x, m.expand_as(x), 1)[:, 0]
-        drawn = self._pixels(params).sample() if mode == "pixels drawn" else self.published.sampler(params)
-        return x * (1 - m) + drawn.clamp(-1, 1) * m
+        # Its own sampler takes each pixel's mean, for looks; CRPS is of the distribution.
+        return x * (1 - m) + self._pixels(params).sample().clamp(-1, 1) * m
 
     def _pixels(self, params: Tensor) -> Any:
         least = self.published.reconstruction_log_prob.min_sigma

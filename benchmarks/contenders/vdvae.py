@@ -30,7 +30,7 @@ def thinned(blocks: str, share: float) -> str:
 class VDVAE(Contender):
     """Unconditional: it learns whole pictures and fills no hole."""
 
-    name, task, precision, fills_holes = "vdvae", WHOLE, "fp32", False
+    name, task, precision = "vdvae", WHOLE, "fp32"
     modes = ("weights", "averaged weights")
     repository, network = "github.com/openai/vdvae", "VAE"
     flags: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ class IPA(VDVAE):
     VDVAE of this size comes pretrained.
     """
 
-    name, task, fills_holes = "ipa", HOLE, True
+    name, task = "ipa", HOLE
     repository, network = "github.com/plai-group/ipa", "ConditionalVAE"
     flags = ("--train_encoder_decoder", "all", "--mask_distortion")
 
