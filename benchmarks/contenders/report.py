@@ -75,6 +75,8 @@ def quality(record: dict[str, Any]) -> list[str]:
 
 def write(record: dict[str, Any], folder: Path) -> None:
     """peers.md, peers.png and peers.svg; OutputError."""
+    from matplotlib.patches import Patch
+
     drawn = [("training pictures/s", {n: f["train"]["pictures_per_second"] for n, f in record["speed"].items()})]
     drawn.append(("draws/s", {n: f["fill"]["pictures_per_second"] for n, f in record["speed"].items()}))
     if "quality" in record:
@@ -91,7 +93,7 @@ def write(record: dict[str, Any], folder: Path) -> None:
         ax.invert_yaxis()
         ax.set_title(title, fontsize=9)
         ax.tick_params(labelsize=7)
-    handles = [figure.axes[0].barh([], [], color=colour, label=task) for task, colour in COLOURS.items()]
+    handles = [Patch(color=colour, label=task) for task, colour in COLOURS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     write_plot(figure, folder, "peers")
     save_text(folder / "peers.md", markdown(record))
