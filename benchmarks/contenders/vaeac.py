@@ -17,10 +17,13 @@ HALF_BIN = 1 / 255
 
 
 class VAEAC(Contender):
-    """Conditional, with Gaussian pixels; for the bound each is discretised to the 256 values."""
+    """Conditional, with Gaussian pixels; for the bound each is discretised to the 256 values.
+
+    Its own code fills with the batch's statistics in its norms, as in training; usual are the running ones.
+    """
 
     name, task, precision = "vaeac", HOLE, "fp32"
-    modes = ("weights",)
+    modes = ("running statistics", "batch statistics")
     repository = "github.com/tigvarts/vaeac"
 
     def __init__(self, folder: Path, wanted: int, size: int) -> None:
@@ -97,11 +100,13 @@ class VAEAC(Contender):
     @torch.no_grad()
     def nats(self, x: Tensor, m: Tensor, mode: str) -> float:
         # Of one sample: the bound, without the regularisation that their training adds to it.
-        return -float(self.judge.eval().batch_iwae(x, m.expand_as(x), 1).double().sum())
+        self.judge.train(mode == "batch statistics")
+        return -float(self.judge.batch_iwae(x, m.expand_as(x), 1).double().sum())
 
     @torch.no_grad()
     def fill(self, x: Tensor, m: Tensor, mode: str) -> Tensor:
-        params = self.model.eval().generate_samples_params(x, m.expand_as(x), 1)[:, 0]
+        self.model.train(mode == "batch statistics")
+        params = self.model.generate_samples_params(x, m.expand_as(x), 1)[:, 0]
         # Its own sampler takes each pixel's mean, for looks; CRPS is of the distribution.
         return x * (1 - m) + self._pixels(params).sample().clamp(-1, 1) * m
 
