@@ -36,7 +36,7 @@ from manyfill.models.bound import bits_per_dim
 from manyfill.models.config import PRESETS
 from manyfill.rng import numpy_generator
 
-Maker = partial[Contender]
+Maker = partial[Any]  # of a contender; its kind and settings can be read off
 BURST, TURN, AT_ONCE = 1.0, 5.0, 16  # seconds of timing, seconds of learning, pictures measured at once
 FIRST_PICTURES = 8192  # more than any contender sees in minutes on a processor
 
@@ -96,7 +96,7 @@ def take_turns(tasks: dict[str, Callable[[], int]], rounds: int) -> dict[str, np
 
 def speed(makers: list[Maker], pictures: Pictures, batch: int, rounds: int) -> dict[str, Any]:
     """What each does in a second of training and of drawing, and how many times that manyfill does, turn by turn."""
-    competing = [make() for make in makers]
+    competing: list[Contender] = [make() for make in makers]
     tasks: dict[str, Callable[[], int]] = {}
     for one in competing:
         x, m = pictures.batch(one.task, 0, batch)
