@@ -171,11 +171,13 @@ def plot(records: list[dict[str, Any]]) -> "Figure":
         bottom += share
     parts.set_xticks(range(len(records)), [record["design"] for record in records], rotation=60, fontsize=6)
     parts.set_ylabel("validation, bits/dim", fontsize=7)
-    parts.legend(fontsize=5)
-    for record in records:
-        cost_of.plot(1000 * record["fill_seconds"], record["validation_bits"], "o", label=record["design"])
+    parts.legend(fontsize=5, loc="center")
+    for index, record in enumerate(records):
+        place = 1000 * record["fill_seconds"], record["validation_bits"]
+        cost_of.plot(*place, "o", markersize=4)
+        cost_of.annotate(record["design"], place, (4, -7 if index % 2 else 3), textcoords="offset points", fontsize=5)
+    cost_of.margins(x=0.3, y=0.15)
     cost_of.set_xlabel("ms per 8 fills", fontsize=7)
-    cost_of.legend(fontsize=5)
     return figure
 
 
