@@ -4,7 +4,6 @@ Tensors are safetensors, the rest is JSON or text: nothing in a file is ever exe
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from manyfill.errors import ModelError
 from manyfill.locate import locate
-from manyfill.manifest import MANIFEST, first_line, read_directory, sha256, write_directory
+from manyfill.manifest import first_line, read_directory, sha256, write_directory
 from manyfill.models.config import ModelConfig, parse
 from manyfill.models.hvae import ConditionalHVAE
 from manyfill.models.pretrained import PretrainedText
@@ -32,14 +31,12 @@ class Loaded:
     figures: dict[str, Any]
 
 
-def save_model(
-    directory: Path, model: ConditionalHVAE, card: str, figures: dict[str, Any], keep: Sequence[str] = ()
-) -> None:
+def save_model(directory: Path, model: ConditionalHVAE, card: str, figures: dict[str, Any]) -> None:
     """Write config, weights (float32 safetensors), vocabulary, card and figures as one directory; OutputError.
 
-    A directory that is there already is replaced, but for what `keep` names in it.
+    A model that is there already is replaced, but for files of others in its directory.
     """
-    write_directory(directory, model_files(model, card, figures), keep)
+    write_directory(directory, model_files(model, card, figures))
 
 
 def model_files(model: ConditionalHVAE, card: str, figures: dict[str, Any]) -> dict[str, bytes]:
@@ -91,9 +88,7 @@ def save_temperatures(directory: Path, model: ConditionalHVAE) -> None:
     stored = load_model(directory)
     stored.model.temperatures.copy_(model.temperatures)
     figures = stored.figures | {"temperatures": [round(t, 4) for t in model.temperatures.tolist()]}
-    manifest = json.loads((directory / MANIFEST).read_bytes())
-    others = [path.name for path in directory.iterdir() if path.name not in {MANIFEST, *manifest}]
-    save_model(directory, stored.model, stored.card, figures, keep=others)
+    save_model(directory, stored.model, stored.card, figures)
 
 
 def digest(model: ConditionalHVAE) -> str:

@@ -7,9 +7,10 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,13 +33,13 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def write_directory(directory: Path, files: dict[str, bytes], keep: Sequence[str] = ()) -> None:
+def write_directory(directory: Path, files: dict[str, bytes]) -> None:
     """Write `files` with their manifest as `directory`, all or nothing.
 
-    An older directory that was written so is replaced, but for what `keep` names in it. OutputError where it cannot be
+    An older directory that was written so is replaced, but for files of others in it. OutputError where it cannot be
     written, or where anything else is in the way.
     """
-    if not _is_free(directory):
+    if not is_free(directory):
         raise OutputError(f"{directory}: is in the way, and no model of manyfill; choose another place")
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     aside = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
@@ -49,8 +50,9 @@ def write_directory(directory: Path, files: dict[str, bytes], keep: Sequence[str
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+        _take_over(directory, aside)
         _sync(aside)
-        _replace(aside, directory, keep)
+        _replace(aside, directory)
     except OSError as error:
         raise OutputError(
             f"{directory}: cannot be written ({refusal(error, directory)}); free space or choose another place"
@@ -59,16 +61,39 @@ def write_directory(directory: Path, files: dict[str, bytes], keep: Sequence[str
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _is_free(directory: Path) -> bool:
+def is_free(directory: Path) -> bool:
     """Whether writing there takes nothing from anybody: nothing, an empty directory or one of `write_directory`."""
     if not directory.name:  # "." cannot be renamed
         return False
     if not directory.is_dir():
         return not directory.exists()
-    return (directory / MANIFEST).exists() or not any(directory.iterdir())
+    return bool(_own(directory)) or not any(directory.iterdir())
 
 
-def _replace(new: Path, directory: Path, keep: Sequence[str]) -> None:
+def _own(directory: Path) -> set[str]:
+    """The files that `write_directory` wrote there, or none where a manifest.json is another tool's."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return set()
+    sums = manifest.values() if isinstance(manifest, dict) else [None]
+    ours = all(isinstance(each, str) and re.fullmatch("[0-9a-f]{64}", each) for each in sums)
+    return {MANIFEST, *manifest} if ours and manifest else set()
+
+
+def _take_over(old: Path, new: Path) -> None:
+    """Copy what others have put into a directory that is about to be replaced."""
+    own = _own(old)
+    for path in old.iterdir() if own else ():
+        if path.name in own or (new / path.name).exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, new / path.name, follow_symlinks=False)
+
+
+def _replace(new: Path, directory: Path) -> None:
     old = new.with_name(new.name + ".old")
     replaced = directory.exists()
     if replaced:
@@ -79,8 +104,6 @@ def _replace(new: Path, directory: Path, keep: Sequence[str]) -> None:
         if replaced:
             old.rename(directory)
         raise
-    for name in keep:
-        (old / name).rename(directory / name)
     for stale in _moved_away(directory):
         shutil.rmtree(stale, ignore_errors=True)
     _sync(directory.parent)

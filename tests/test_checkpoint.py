@@ -253,12 +253,25 @@ def test_a_kill_between_the_two_renames_loses_nothing(saved: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), before.model.parameters(), strict=True))
 
 
-def test_replacing_takes_nothing_over_from_the_old(saved: Path, tmp_path: Path) -> None:
+def test_replacing_takes_over_what_is_not_the_old_models(saved: Path, tmp_path: Path) -> None:
     (saved / "notes.txt").write_text("mine")
+    (saved / "plots").mkdir()
+    (saved / "plots" / "loss.svg").write_text("mine too")
     write_directory(saved, {"only.txt": b"new"})
-    assert sorted(path.name for path in saved.iterdir()) == [MANIFEST, "only.txt"]
+    assert sorted(path.name for path in saved.iterdir()) == [MANIFEST, "notes.txt", "only.txt", "plots"]
+    assert (saved / "notes.txt").read_text() == "mine" and (saved / "plots" / "loss.svg").read_text() == "mine too"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert read_directory(saved, "") == {"only.txt": b"new"}
+
+
+@pytest.mark.parametrize("content", ['{"name": "an app", "icons": []}', "{}", "[]", "no JSON", '{"a": "0123"}'])
+def test_a_folder_with_a_manifest_of_another_tool_is_not_replaced(tmp_path: Path, content: str) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / MANIFEST).write_text(content)
+    with pytest.raises(OutputError, match="is in the way"):
+        save_model(tmp_path / "app", some_model(), CARD, FIGURES)
+    assert [path.name for path in tmp_path.rglob("*")] == ["app", MANIFEST]
+    assert (tmp_path / "app" / MANIFEST).read_text() == content
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "photos", "."])

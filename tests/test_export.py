@@ -245,6 +245,7 @@ def test_a_model_for_the_other_runtime(
     assert "manyfill export default --onnx" in refused(capsys, *fill, "default", "--runtime", "onnx")
     assert "--runtime onnx" in refused(capsys, *fill, str(exported), "--runtime", "torch")
     assert "--device" in refused(capsys, *fill, str(exported), "--device", "toaster")
+    assert "--device cpu:one" in refused(capsys, *fill, str(exported), "--device", "cpu:one")
     for more in (["--truth", "photo.png"], ["--adapt", "1"]):
         assert "can only fill" in refused(capsys, *fill, str(exported), *more)
     assert not Path("photo-fills").exists()
@@ -278,7 +279,10 @@ def test_models_that_no_graph_holds(here: Path, capsys: pytest.CaptureFixture[st
 
 def test_nothing_else_is_replaced(models: dict[str, Path], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = str(models["plain"])
-    for place in (model, str(here), "photo.png"):
+    Path("nets").mkdir()
+    Path("nets/own.onnx").write_bytes(b"mine")
+    Path("nets/manifest.json").write_text('{"name": "an app"}')
+    for place in (model, str(here), "photo.png", "nets"):
         assert "in the way" in refused(capsys, "export", model, "--onnx", place)
     assert "is no folder" in refused(capsys, "export", model, "--onnx", "photo.png/out")
     assert load_model(model).card == "# A card\n"

@@ -3,6 +3,7 @@
 import http.client
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ import web_load
 
 pytestmark = pytest.mark.slow
 FLAT = 0.05
+PATIENCE = 60  # seconds
 
 
 def test_32_clients_send_1000_requests() -> None:
@@ -29,6 +31,14 @@ def counted(web: httpx.Client, name: str) -> float:
     return float(web.get("/metrics").text.split(f"\n{name} ")[1].split("\n")[0])
 
 
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for it, but not for ever: a request that was refused is never inside."""
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < end, f"not within {PATIENCE} s"
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/zip"])
 def test_who_goes_away_is_drawn_for_no_longer(accept: str) -> None:
     body = multipart(web_load.form(), n="64")
@@ -36,10 +46,8 @@ def test_who_goes_away_is_drawn_for_no_longer(accept: str) -> None:
     with server("default") as (address, _), httpx.Client(base_url=address, timeout=60) as web:
         leaving = http.client.HTTPConnection(*address.removeprefix("http://").split(":"))  # type: ignore[arg-type]
         leaving.request("POST", "/api/v1/fill", body, headers)
-        while not counted(web, "manyfill_requests_inside"):
-            time.sleep(0.01)
+        until(lambda: counted(web, "manyfill_requests_inside") == 1)
         leaving.close()
-        while counted(web, "manyfill_requests_inside"):
-            time.sleep(0.1)
+        until(lambda: counted(web, "manyfill_requests_inside") == 0)
         assert counted(web, "manyfill_fills_total") < 64
         assert web.post("/api/v1/fill", files=web_load.form(), data={"n": "1"}).status_code == 200

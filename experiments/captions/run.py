@@ -6,6 +6,7 @@ python experiments/captions/run.py --model MODEL --pictures VAL --training TRAIN
 import argparse
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,9 @@ from grid import Table, publish, wilson
 from manyfill.data import open_source
 from manyfill.errors import ConfigError, ManyfillError
 from manyfill.evaluate.scores import Estimate, estimate
-from manyfill.files import make_folder
+from manyfill.files import make_folder, save_text
 from manyfill.images import contact_sheet, resize, save_png
+from manyfill.manifest import sha256
 from manyfill.pipeline import Filler
 from manyfill.plots import panels
 from manyfill.train.log import read
@@ -38,10 +40,10 @@ STRONG, GUIDED = 3.0, 100  # a weight to look at; pictures
 SEEDS = 3
 CLASSES = {
     "colours": "black white brown red blue green yellow orange pink purple grey gray tan blond blonde",
-    "animals": "dog dogs puppy cat horse bird animal animals",
-    "people": "man woman boy girl child children people person men women kids player players crowd",
-    "water": "water ocean sea lake pool river beach wave waves surfer swimming",
-    "snow": "snow snowy ski skis skier snowboarder ice",
+    "animals": "dog dogs puppy puppies cat cats horse horses bird birds animal animals",
+    "people": "man men woman women boy boys girl girls child children kid kids baby people person player players crowd",
+    "water": "water ocean sea lake pool river beach wave waves surfer surfers swimming",
+    "snow": "snow snowy ski skis skier skiers snowboarder snowboarders ice",
     "grass and ground": "grass grassy field sand dirt park lawn",
     "streets and rooms": "street building city room wall sidewalk road store restaurant table",
     "rocks and sky": "rock rocks mountain cliff sky air hill climbing",
@@ -53,9 +55,13 @@ SAYINGS = (None, "a dog on green grass", "a dog in the snow", "a red shirt", "th
 
 
 def rows_of(options: argparse.Namespace, model: Any, sides: Sequence[int], out: Path) -> list[Row]:
-    """A row for each picture, from where an earlier call with the same model and options stopped."""
-    source, path = open_source(*options.pictures), out / f"rows-{options.fingerprint}.jsonl"
-    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """A row for each picture, from where an earlier call with the same model, pictures and options stopped."""
+    source = open_source(*options.pictures)
+    names = sha256(source.name(number).encode() for number in range(len(source)))
+    path = out / f"rows-{options.fingerprint}-{names[:12]}.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    done = [json.loads(line) for line in lines if line.endswith("\n")]  # an interruption may have cut the last one
+    save_text(path, "".join(lines[: len(done)]))
     with path.open("a") as file:
         for place, picture in enumerate(shown(source, model, options.limit, options.seed)):
             if place < len(done):
@@ -99,7 +105,7 @@ def interval(values: np.ndarray) -> list[float]:
 
 def by_class(rows: Sequence[Row], side: int, size: int, channels: int) -> Iterator[dict[str, Any]]:
     for name, words in CLASSES.items():
-        own = [row for row in rows if set(words.split()) & set(row["caption"].lower().replace(".", " ").split())]
+        own = [row for row in rows if set(words.split()) & set(re.findall(r"\w+", row["caption"].lower()))]
         if len(own) > 1:
             yield of_hole(own, side, size, channels, kind="class", words=name)
 

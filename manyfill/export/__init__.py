@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from manyfill.errors import ConfigError, OutputError
+from manyfill.manifest import is_free
 from manyfill.runtime.exported import Exported, Precision, is_exported
 
 NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
@@ -63,6 +64,6 @@ def _check_place(directory: Path) -> None:
     """OutputError, before minutes of work, where no directory can be written or something else would be replaced."""
     if not (there := next(path for path in directory.absolute().parents if path.exists())).is_dir():
         raise OutputError(f"{there}: is no folder; choose another --onnx")
-    free = not directory.exists() or (directory.is_dir() and (is_exported(directory) or not any(directory.iterdir())))
-    if not (directory.name and free):
+    other = directory.is_dir() and any(directory.iterdir()) and not is_exported(directory)
+    if other or not is_free(directory):
         raise OutputError(f"{directory}: is in the way of the exported model; choose another --onnx")

@@ -95,21 +95,22 @@ class Graphs(Runtime):
         return {each.name: value for each, value in zip(session.get_outputs(), found, strict=True)}
 
 
-def _provider(device: str | None) -> str:
-    """ONNX Runtime's name of a device; ConfigError where it cannot be had."""
+def _provider(device: str | None) -> tuple[str, dict[str, str]]:
+    """ONNX Runtime's name of a device, and which one of several it is; ConfigError where it cannot be had."""
     import importlib.util
 
     if importlib.util.find_spec("onnxruntime") is None:
         raise ConfigError("--runtime onnx: takes onnxruntime, which is not installed; pip install 'manyfill[onnx]'")
     import onnxruntime
 
-    provider = PROVIDERS.get((device or "cpu").partition(":")[0], "")
-    if provider not in onnxruntime.get_available_providers():
+    kind, colon, number = (device or "cpu").partition(":")
+    provider = PROVIDERS.get(kind, "")
+    if provider not in onnxruntime.get_available_providers() or (colon and not number.isdecimal()):
         raise ConfigError(f"--device {device}: cannot be used by this onnxruntime; leave it out, or install one for it")
-    return provider
+    return provider, {"device_id": number} if kind == "cuda" and number else {}
 
 
-def _session(name: str, graph: bytes, provider: str) -> "InferenceSession":
+def _session(name: str, graph: bytes, provider: tuple[str, dict[str, str]]) -> "InferenceSession":
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
