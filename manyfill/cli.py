@@ -86,7 +86,7 @@ def demo(*, out: Path = Path("demo"), n: Count = 8, model: str = "default", seed
     n
         How many fills of each photograph.
     model
-        A model directory, a Hugging Face hub id, or "default".
+        A model directory, a Hugging Face hub id, "default", or another shipped model's name.
     seed
         The same seed draws the same masks and fills.
     """

@@ -24,7 +24,7 @@ def levels(
     Parameters
     ----------
     model
-        A model directory, a Hugging Face hub id, or "default".
+        A model directory, a Hugging Face hub id, "default", or another shipped model's name.
     photo
         The picture to fill.
     mask

@@ -10,7 +10,7 @@ def export(model: str = "default", /, *, onnx: Path, precision: Literal["fp32", 
     Parameters
     ----------
     model
-        A model directory, a Hugging Face hub id, or "default".
+        A model directory, a Hugging Face hub id, "default", or another shipped model's name.
     onnx
         The directory to write; an exported model that is there already is replaced.
     precision

@@ -116,7 +116,7 @@ def fill(
     out
         Where to write; PHOTO's name followed by -fills if left out.
     model
-        A model directory, a Hugging Face hub id, or "default".
+        A model directory, a Hugging Face hub id, "default", or another shipped model's name.
     seed
         The same seed draws the same fills.
     temperature

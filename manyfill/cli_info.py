@@ -13,7 +13,7 @@ def info(model: str = "default", /) -> None:
     Parameters
     ----------
     model
-        A model directory, a Hugging Face hub id, or "default".
+        A model directory, a Hugging Face hub id, "default", or another shipped model's name.
     """
     from rich.console import Console
     from rich.table import Table

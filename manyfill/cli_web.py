@@ -29,7 +29,7 @@ def serve(
     Parameters
     ----------
     model
-        A model directory, a Hugging Face hub id, or "default".
+        A model directory, a Hugging Face hub id, "default", or another shipped model's name.
     host
         The address to listen on; 127.0.0.1 can be reached from this machine alone.
     port
