@@ -4,10 +4,12 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from pydantic import BaseModel, ValidationError
 
 from manyfill.errors import ConfigError
 from manyfill.models.config import PRESETS, ModelConfig, parse
+from manyfill.models.hvae import ConditionalHVAE
 from manyfill.train.settings import Settings
 
 TINY = PRESETS["tiny32"]
@@ -108,3 +110,9 @@ def test_unknown_keys_are_refused_with_the_valid_ones(
 def test_a_config_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValidationError):
         TINY.size = 64  # type: ignore[misc]
+
+
+def test_a_model_may_be_without_blocks() -> None:
+    bare = GOOD | {part: [spec | {"depth": 0} for spec in GOOD[part]] for part in ("stages", "levels")}
+    model = ConditionalHVAE(parse(ModelConfig, bare, "bare"))
+    assert torch.isfinite(model(torch.zeros(1, 3, 8, 8), torch.ones(1, 1, 8, 8)).total).all()

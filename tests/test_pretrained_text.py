@@ -125,5 +125,7 @@ def test_what_is_no_text_encoder_is_refused(micro: Micro, tmp_path: Path) -> Non
         assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="go together"):
         micro("model.captions.encoder_width=16", captions=True)
+    with pytest.raises(ModelError, match=r"gone: no text encoder"):  # as a fill asks, of a model copied without it
+        PretrainedText(str(tmp_path / "gone"), "0" * 64).read(["a cat"], 4)
     with pytest.raises(ModelError, match=r"encoder\.json"):
         PretrainedText.of("[]")

@@ -46,3 +46,15 @@ def test_a_bar_shows_for_long_work_on_a_terminal_alone(
             time.sleep(0.02)
         told = capsys.readouterr()
         assert told.out == "" and ("numbers" in told.err) == (shown and terminal)
+
+
+def test_an_evaluation_tells_in_lines_how_far_it_is_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    from manyfill.evaluate import command
+
+    clock = iter([0.0, 0.0, 20.0, 40.0, 40.0, 60.0])
+    monkeypatch.setattr(command, "monotonic", lambda: next(clock))
+    assert list(command._progress(range(4), "default, centre")) == [0, 1, 2, 3]
+    assert capsys.readouterr().err == "default, centre: 0 of 4 pictures\ndefault, centre: 2 of 4 pictures\n"

@@ -15,7 +15,7 @@ from manyfill.data import (
     TrainingSamples,
     open_source,
 )
-from manyfill.data.folder import EXTENSIONS
+from manyfill.data.folder import EXTENSIONS, parse_captions
 from manyfill.decode import ALLOWED_FORMATS
 from manyfill.errors import DataError
 
@@ -85,3 +85,7 @@ def test_unusable_paths_are_refused_in_one_line_that_names_them(
 def test_every_extension_taken_is_of_an_allowed_format() -> None:
     formats = Image.registered_extensions()
     assert {formats[extension] for extension in EXTENSIONS} <= set(ALLOWED_FORMATS)
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_caption() -> None:
+    assert parse_captions("\ufeffa dog\n".encode()) == ["a dog"]

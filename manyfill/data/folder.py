@@ -19,7 +19,7 @@ def is_picture(name: str, arrays: bool = False) -> bool:
 
 def parse_captions(text: bytes) -> list[str]:
     """One caption per line, empty lines dropped."""
-    lines = (line.strip() for line in text.decode("utf-8", errors="replace").splitlines())
+    lines = (line.strip() for line in text.decode("utf-8-sig", errors="replace").splitlines())
     return [line for line in lines if line]
 
 

@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
+import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from rich.console import Console
@@ -30,6 +33,7 @@ from manyfill.pipeline import Filler
 
 MEMORISATION_PICTURES = 100
 SHOWN = 8
+SECONDS_BETWEEN_LINES = 30.0
 WORSE = 1
 NEEDED = {"skimage": "scikit-image", "cv2": "OpenCV", "matplotlib": "matplotlib"}
 HEADLINE = {
@@ -135,8 +139,17 @@ def _named(sources: Sequence[str]) -> dict[str, str]:
 
 
 def _progress(numbers: Sequence[int], what: str) -> Iterator[int]:
+    """A bar on a terminal, elsewhere a line at the start and now and then."""
     console = Console(stderr=True)
-    yield from track(numbers, what, transient=True, console=console, disable=not console.is_terminal)
+    if console.is_terminal:
+        yield from track(numbers, what, transient=True, console=console)
+        return
+    told = -math.inf
+    for done, number in enumerate(numbers):
+        if monotonic() - told >= SECONDS_BETWEEN_LINES:
+            told = monotonic()
+            print(f"{what}: {done} of {len(numbers)} pictures", file=sys.stderr, flush=True)
+        yield number
 
 
 def _calibrated(evaluation: Evaluation, filler: Filler, home: Path, workers: int) -> str:

@@ -130,13 +130,16 @@ def _quantised(graph: bytes, feeds: list[dict[str, np.ndarray]]) -> bytes:
     try:
         with tempfile.TemporaryDirectory() as folder:
             path, model = Path(folder, "graph.onnx"), _with_biases_apart(onnx.load_from_string(graph))
+            chosen = [node.name for node in model.graph.node if _of_a_block(node)]
+            if not chosen:  # which the quantiser would take for all
+                return graph
             quantization.quantize_static(
                 model,
                 path,
                 Feeds(),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
-                nodes_to_quantize=[node.name for node in model.graph.node if _of_a_block(node)],
+                nodes_to_quantize=chosen,
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,

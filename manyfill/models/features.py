@@ -20,7 +20,7 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         self.config = config
         channels = config.channels + 1 + (config.channels + 1 if config.guide else 0)
-        gain = sum(stage.depth for stage in config.stages) ** -0.5
+        gain = max(sum(stage.depth for stage in config.stages), 1) ** -0.5
         self.stem = conv(channels, config.stages[0].width)
         self.stages = nn.ModuleList(
             blocks(config, stage.depth, stage.width, stage.size, gain) for stage in config.stages

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from manyfill.errors import ModelError, OutputError
-from manyfill.files import make_folder, refusal
+from manyfill.files import make_folder, refusal, save_bytes, writing
 
 KINDS = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel", "mt5": "MT5EncoderModel"}
 REMEMBERED = 1024  # captions that are in no cache
@@ -58,7 +58,11 @@ class PretrainedText:
 
     @cached_property
     def width(self) -> int:
-        return int(_transformers().AutoConfig.from_pretrained(self.source).hidden_size)
+        library = _transformers()
+        try:
+            return int(library.AutoConfig.from_pretrained(self.source).hidden_size)
+        except Exception as error:  # of many kinds, by what is missing
+            raise _unusable(self.source, error) from None
 
     @cached_property
     def _encoder(self) -> tuple[Any, torch.nn.Module, str]:
@@ -100,13 +104,13 @@ class PretrainedText:
             if not ends.exists():
                 make_folder(folder)
                 counts = []
-                with path.open("wb") as file:
+                with writing(path) as file:  # several runs may begin at once
                     for caption in unique:
                         states = self._encoded(caption, length)
                         counts.append(len(states))
                         file.write(states.tobytes())
                 # Last: whoever finds it finds the states whole.
-                np.cumsum([0, *counts], dtype=np.int64).tofile(ends)
+                save_bytes(ends, np.cumsum([0, *counts], dtype=np.int64).tobytes())
             self._ends = np.fromfile(ends, np.int64)
         except OSError as error:
             raise OutputError(f"{folder}: cannot hold what captions were read as ({refusal(error, folder)})") from None
@@ -129,12 +133,7 @@ class PretrainedText:
 
 def width_of(source: str) -> int:
     """The width of an encoder's states; ModelError."""
-    try:
-        return PretrainedText(source).width
-    except ModelError:
-        raise
-    except Exception as error:
-        raise _unusable(source, error) from None
+    return PretrainedText(source).width
 
 
 def _transformers() -> Any:

@@ -193,7 +193,7 @@ class TopDown(nn.Module):
         super().__init__()
         self.specs, self.channels, self.canvas = config.levels, config.channels, config.canvas
         widths = {stage.size: stage.width for stage in config.stages}
-        gain = sum(level.lead + level.depth for level in config.levels) ** -0.5
+        gain = max(sum(level.lead + level.depth for level in config.levels), 1) ** -0.5
         first = config.levels[0]
         self.start = nn.Parameter(torch.zeros(1, first.width, first.size, first.size))
         self.ups, self.borders, self.blocks = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleList()
