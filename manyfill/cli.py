@@ -1,5 +1,6 @@
 """The command line. Nothing heavy is imported before a command needs it, so that --help answers at once."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name != "torch":
             raise
         print(WITHOUT_TORCH, file=sys.stderr)
+        return BAD_INPUT
+    except BrokenPipeError:  # whoever was to read it, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
