@@ -33,7 +33,7 @@ from manyfill.images import save_png, to_planes
 from manyfill.masks import KINDS, draw, write_mask
 from manyfill.pipeline import Filler
 from manyfill.rng import key, numpy_generator
-from manyfill.runtime import Noise, Runtime, network
+from manyfill.runtime import Masked, Noise, Runtime, network
 from manyfill.runtime.exported import PRECISIONS, read_exported
 from manyfill.runtime.graphs import Graphs, Told
 
@@ -86,7 +86,7 @@ def networks_agree(reference: Filler, graphs: Graphs) -> float:
         ]
         noise = Noise(levels, 0, draws.uniform(key(number, "export"), (int(hole.sum()), config.pixel_noise)))
         with single_precision(), torch.inference_mode():
-            theirs = reference.runtime.draw(reference.runtime.tell(x, m), 1, noise)
+            theirs = reference.runtime.draw(reference.runtime.tell(Masked(x, m)), 1, noise)
             zeros, none = torch.zeros(1, *x.shape[1:]), torch.zeros(1)
             known, holes = torch.from_numpy(x * (1 - m)), torch.from_numpy(m)
             completed = known

@@ -26,6 +26,7 @@ from manyfill.data import Example, StreamConfig, TrainingSamples, collate
 from manyfill.data.loader import tile, with_channels
 from manyfill.device import autocast, best_device, has_fast_bfloat16
 from manyfill.images import resize, to_tensor
+from manyfill.locate import shipped
 from manyfill.masks import draw
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
@@ -53,7 +54,7 @@ class Task:
 
 
 def benchmark(source: str, rounds: int, follow: Callable[[range], Iterable[int]] = iter) -> dict[str, Any]:
-    """The record of a whole run for a model directory, hub id, "default" or an untrained preset; raises ModelError.
+    """The record of a whole run for a model directory, hub id, shipped name or an untrained preset; raises ModelError.
 
     `follow` is given the rounds and passes them on, such as rich's progress bar.
     """
@@ -74,8 +75,8 @@ def benchmark(source: str, rounds: int, follow: Callable[[range], Iterable[int]]
 
 
 def model_named(source: str) -> ConditionalHVAE:
-    """The model of a directory, hub id or "default"; a preset's name gives that preset freshly initialised."""
-    if source in PRESETS:
+    """The model of a directory, a hub id or a shipped name; another preset's name gives it freshly initialised."""
+    if source in PRESETS and source not in shipped():
         torch.manual_seed(0)
         return ConditionalHVAE(PRESETS[source]).eval()
     return load_model(source).model

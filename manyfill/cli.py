@@ -72,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(WITHOUT_TORCH, file=sys.stderr)
         return BAD_INPUT
     except BrokenPipeError:  # whoever was to read it, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BAD_INPUT
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so when it flushes
+        return 1
     except KeyboardInterrupt:
         return INTERRUPTED
     return code if isinstance(code, int) else 0
@@ -142,7 +142,7 @@ def train(
     assignments
         One setting, such as train.learning_rate=0.001; may be repeated.
     init
-        Start from the weights of this model (a directory, a hub id or "default") instead of a preset's.
+        Start from the weights of this model (a directory, a hub id or a shipped name) instead of a preset's.
     fork
         Start from the weights and the settings of this run, but for what other flags and DATA change; OUT is a new run.
     masks
@@ -207,7 +207,7 @@ def evaluate(
     Parameters
     ----------
     models_and_data
-        Models ("default", directories, hub ids), then folders of pictures or tar shards.
+        Models (shipped names, directories, hub ids), then folders of pictures or tar shards.
     out
         Folder of the report.
     masks

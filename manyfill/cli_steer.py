@@ -49,7 +49,7 @@ def reroll(
     mask
         Its mask, if it is no longer where it was.
     model
-        The model that drew FILL: a directory, a Hugging Face hub id, or "default".
+        The model that drew FILL: a directory, a Hugging Face hub id, or a shipped name.
     """
     from manyfill.inputs import parse_temperature
     from manyfill.recipe import Fill
@@ -94,7 +94,7 @@ def blend(
     mask
         Its mask, if it is no longer where it was.
     model
-        The model that drew them: a directory, a Hugging Face hub id, or "default".
+        The model that drew them: a directory, a Hugging Face hub id, or a shipped name.
     """
     from manyfill.recipe import Fill
 

@@ -75,8 +75,8 @@ def draw(
     """
     config, done = runtime.config, 0
     own = [recipes(len(config.levels) + max(map(len, shown.sizes)) - 1) for shown in pictures]
-    effort = _effort(config, pictures, len(own[0]), tile_batch, max_memory)
-    effort = replace(effort, pace=partial(octaves.seconds_per_tile, runtime))
+    afforded = _effort(config, pictures, len(own[0]), tile_batch, max_memory)
+    effort = replace(afforded, pace=partial(octaves.seconds_per_tile, runtime))
 
     def tick(tiles: int) -> None:
         nonlocal done

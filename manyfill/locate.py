@@ -11,7 +11,7 @@ DEFAULT_MODEL = WEIGHTS / "base64"
 
 def shipped() -> dict[str, Path]:
     """The directories of the models that come with the library, by name."""
-    others = sorted(path for path in WEIGHTS.iterdir() if path != DEFAULT_MODEL)
+    others = sorted(path.parent for path in WEIGHTS.glob("*/config.json") if path.parent != DEFAULT_MODEL)
     return {"default": DEFAULT_MODEL, **{path.name: path for path in others}}
 
 

@@ -20,7 +20,7 @@ from manyfill.crop import Part, enlarge, shrink, shrink_hole
 from manyfill.images import to_levels, to_planes
 from manyfill.models.config import ModelConfig
 from manyfill.recipe import Layer, Recipe
-from manyfill.runtime import Noise, Runtime, Said
+from manyfill.runtime import Masked, Noise, Runtime, Said
 
 TILE_BATCH = 32
 # Of the latents in tiles with a guide, on top of the fill's own. The guide is the model's own answer, rougher than a
@@ -216,7 +216,7 @@ def seconds_per_tile(runtime: Runtime) -> float:
     times = []
     for _ in range(2):  # the first may have to warm up
         began = perf_counter()
-        runtime.draw(runtime.tell(x, m), 1, noise)
+        runtime.draw(runtime.tell(Masked(x, m)), 1, noise)
         times.append(perf_counter() - began)
     return min(times) / count
 
@@ -239,7 +239,7 @@ def _draw(runtime: Runtime, batch: Batch) -> None:
     """Draw the rows, and keep their cells."""
     shown = batch.rows[:: batch.copies]
     holes = [~row.canvas.known[row.cell.tile] for row in shown]
-    told = runtime.tell(*_seen(shown, holes))
+    told = runtime.tell(_masked(shown, holes))
     noise = _noise(runtime, batch.rows, [int(hole.sum()) for hole in holes for _ in range(batch.copies)])
     tiles = runtime.draw(told, batch.copies, noise)
     drawn, means = to_levels(tiles.x), to_levels(tiles.mean)
@@ -253,10 +253,8 @@ def _draw(runtime: Runtime, batch: Batch) -> None:
             level[row.fill, row.place] = z[number]
 
 
-def _seen(
-    rows: Sequence[Row], holes: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[Said | None], np.ndarray | None]:
-    """The rows' tiles, their holes, guides and captions, and what of them is kept, as `Runtime.tell` takes them."""
+def _masked(rows: Sequence[Row], holes: Sequence[np.ndarray]) -> Masked:
+    """The rows' tiles with these holes."""
     x = to_planes(np.stack([row.canvas.images[row.fill][row.cell.tile] for row in rows]))
     guided = [row.canvas.guides[row.fill][row.cell.tile] for row in rows if row.canvas.guides is not None]
     guide = to_planes(np.stack(guided)) if guided else None
@@ -265,7 +263,7 @@ def _seen(
     for own, hole, row in zip(kept, m, rows, strict=True):
         own[(0, *row.cell.within)] = hole[(0, *row.cell.within)]
     # Of the first size the latents are recorded, all over the tile.
-    return x, m, guide, [row.canvas.said for row in rows], kept if rows[0].canvas.step else None
+    return Masked(x, m, guide, [row.canvas.said for row in rows], kept if rows[0].canvas.step else None)
 
 
 def _noise(runtime: Runtime, rows: Sequence[Row], pixels: Sequence[int]) -> Noise:

@@ -13,6 +13,7 @@ from commandline import here  # noqa: F401
 from evaluating import saved
 from filling import make_pictures
 from packing import assorted, undisturbed  # noqa: F401
+from storing import stored  # noqa: F401
 from streams import seven, seven_files  # noqa: F401
 from training import Micro, smooth
 from untrained import filler  # noqa: F401

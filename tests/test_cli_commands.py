@@ -99,6 +99,17 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False)
 
 
+def test_a_reader_that_has_seen_enough_is_no_error_to_tell_of(model: Path) -> None:
+    loaded = load_model(str(model))
+    save_model(Path("wordy"), loaded.model, "# A card\n" + "of more than a pipe holds\n" * 10_000, {})
+    command = [sys.executable, "-m", "manyfill", "info", "wordy"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as telling:
+        assert telling.stdout is not None and telling.stderr is not None
+        assert telling.stdout.readline()
+        telling.stdout.close()
+        assert telling.stderr.read() == "" and telling.wait() == 1
+
+
 def test_a_process_ends_with_2_and_one_line() -> None:
     done = python("-m", "manyfill", "fill", "nothing.png", "--model", "./nowhere")
     assert done.returncode == 2 and done.stdout == ""

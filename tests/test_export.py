@@ -20,10 +20,12 @@ from manyfill import Fill, Filler
 from manyfill.checkpoint import load_model
 from manyfill.cli import main
 from manyfill.errors import ManyfillError, PictureError
+from manyfill.export import export_model
+from manyfill.export.precision import quantised
 from manyfill.images import open_picture
 from manyfill.masks import draw
 from manyfill.models.config import PRESETS, ModelConfig
-from manyfill.runtime import Noise, Runtime, Tiles
+from manyfill.runtime import Masked, Noise, Runtime, Tiles
 from manyfill.runtime.exported import ENCODER, SAMPLER, Exported, is_exported, read_exported
 from manyfill.runtime.graphs import Graphs
 from manyfill.runtime.network import Network
@@ -101,7 +103,7 @@ def test_graphs_agree_with_torch_to_1e_4(
     x, m = tiles(count)
     guide = tiles(count, 7)[0] if guided else None
     noise = noise_of(network.config, m.repeat(copies, 0), given)
-    theirs, ours = (each.draw(each.tell(x, m, guide), copies, noise) for each in (network, graphs))
+    theirs, ours = (each.draw(each.tell(Masked(x, m, guide)), copies, noise) for each in (network, graphs))
     assert_close(ours, theirs, 1e-4)
     known = (1 - m.repeat(copies, 0)).astype(bool).repeat(3, 1)
     assert np.array_equal(ours.x[known], x.repeat(copies, 0)[known])
@@ -115,7 +117,7 @@ def test_a_picture_of_which_nothing_is_known(models: dict[str, Path], exports: d
     """Where the closed form divides by what is known: an optimiser that drops the 1e-12 in it makes this NaN."""
     network, graphs = both(models, exports, "canvas")
     x, m = np.zeros((2, 3, SIZE, SIZE), np.float32), np.ones((2, 1, SIZE, SIZE), np.float32)
-    theirs, ours = (each.draw(each.tell(x, m), 1, noise_of(MICRO, m)) for each in (network, graphs))
+    theirs, ours = (each.draw(each.tell(Masked(x, m)), 1, noise_of(MICRO, m)) for each in (network, graphs))
     assert_close(ours, theirs, 1e-4)
 
 
@@ -150,7 +152,7 @@ def test_fewer_bits_stay_near(exported: Path, tmp_path: Path, precision: str, mo
     assert stored_weights(small) < size * stored_weights(whole)
     x, m = tiles(3)
     fine, coarse = Graphs(whole), open_runtime(str(tmp_path / precision))
-    a, b = (each.draw(each.tell(x, m), 1, noise_of(MICRO, m)) for each in (fine, coarse))
+    a, b = (each.draw(each.tell(Masked(x, m)), 1, noise_of(MICRO, m)) for each in (fine, coarse))
     gap = np.abs(a.mean - b.mean)[m.repeat(3, 1) > 0]
     assert 0 < gap.mean() < most
 
@@ -266,6 +268,16 @@ def test_damaged_directories(
     assert "broken" in refused(capsys, *arguments)
     Path("broken", file).unlink()
     assert file in refused(capsys, *arguments)
+
+
+def test_a_model_without_blocks_has_nothing_on_integers(here: Path) -> None:
+    bare = {
+        part: tuple(spec.model_copy(update={"depth": 0, **lead}) for spec in getattr(MICRO, part))
+        for part, lead in (("stages", {}), ("levels", {"lead": 0}))
+    }
+    single = export_model(str(stored(MICRO.model_copy(update=bare), here / "bare")), here / "single")
+    int8 = quantised(single)
+    assert int8.graphs == single.graphs and int8.export.precision == "int8"
 
 
 def test_models_that_no_graph_holds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

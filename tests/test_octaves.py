@@ -1,5 +1,7 @@
 """Holes of any size: the cells they are cut into, parts that lie apart, what refinement makes of a coarse answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import skimage.data
@@ -11,8 +13,9 @@ from manyfill.drawing import Drawn
 from manyfill.inputs import Sampling, read
 from manyfill.masks import draw
 from manyfill.models.config import PRESETS
-from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.hvae import ConditionalHVAE, Known
 from manyfill.octaves import cells, sizes
+from manyfill.runtime import Masked
 from manyfill.runtime.network import Network
 
 SIZE = PRESETS["tiny32"].size
@@ -141,9 +144,9 @@ def test_that_only_cells_are_kept_of_tiles_changes_nothing(tiny: Filler, mask: n
     ours = tiny(picture, mask, n=2)
 
     class Whole(Network):
-        def tell(self, x, m, guide=None, said=(), kept_=None):  # type: ignore[no-untyped-def,override]
-            kept.append(kept_ is not None)
-            return super().tell(x, m, guide, said)
+        def tell(self, masked: Masked) -> Known:
+            kept.append(masked.kept is not None)
+            return super().tell(replace(masked, kept=None))
 
     theirs = Filler(Whole(tiny.model), "tiny")(picture, mask, n=2)
     assert isinstance(runtime, Network) and any(kept) == mask[40, 50]

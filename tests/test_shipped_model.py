@@ -1,7 +1,5 @@
 """The models as they are shipped: small enough, described, and the default better than a guess on new photographs."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import skimage.data
@@ -23,16 +21,7 @@ def test_they_are_small_and_described(name: str) -> None:
     loaded = load_model(name)
     assert loaded.model.config == PRESETS["base64" if name == "default" else name]
     assert "Licence of the data" in loaded.card
-    assert loaded.figures["validation"]["bits_per_dim"] < 5
-
-
-def test_a_directory_takes_precedence_over_a_shipped_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in shipped():
-        assert locate(name) == shipped()[name]
-        (tmp_path / name).mkdir()
-    assert locate("default") == shipped()["default"]
-    assert all(locate(name) == Path(name) for name in shipped() if name != "default")
+    assert loaded.figures["validation"]["bits_per_dim"] < 4.7
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def fill_many(
     temperature
         Spread of the latents: 1 draws from the model as it is, 0 takes their means.
     model
-        A model directory, a Hugging Face hub id, or "default".
+        A model directory, a Hugging Face hub id, "default", or another shipped model's name.
     device
         Where to compute, such as cpu or cuda:1; if left out, each process takes a GPU of its own where there is one.
     max_pixels

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from manyfill.export.graphs import drop_unused
 from manyfill.masks import KINDS, draw
 from manyfill.rng import key, numpy_generator
-from manyfill.runtime import Noise
+from manyfill.runtime import Masked, Noise
 from manyfill.runtime.exported import EXPECTATION, Exported, Precision
 from manyfill.runtime.graphs import Graphs
 
@@ -78,10 +78,10 @@ class Recorder(Graphs):
         holes = [draw(kind, size, size, numpy_generator(0, "calibrate", i)) for i, kind in enumerate(kinds)]
         m = np.stack(holes)[:, None].astype(np.float32)
         self.fed: dict[str, list[dict[str, np.ndarray]]] = defaultdict(list)
-        pictures = self.draw(self.tell(x, nothing), 1, self._noise(nothing, 0)).x
-        self.draw(self.tell(pictures, m), 1, self._noise(m, 1))
+        pictures = self.draw(self.tell(Masked(x, nothing)), 1, self._noise(nothing, 0)).x
+        self.draw(self.tell(Masked(pictures, m)), 1, self._noise(m, 1))
         if self.config.guide:
-            self.draw(self.tell(pictures, m, pictures), 1, self._noise(m, 2))
+            self.draw(self.tell(Masked(pictures, m, pictures)), 1, self._noise(m, 2))
         return self.fed
 
     def _noise(self, m: np.ndarray, turn: int) -> Noise:
@@ -125,14 +125,15 @@ def _quantised(graph: bytes, feeds: list[dict[str, np.ndarray]]) -> bytes:
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.each, None)
 
+    model = _with_biases_apart(onnx.load_from_string(graph))
+    chosen = [node.name for node in model.graph.node if _of_a_block(node)]
+    if not chosen:  # which the quantiser would take for all
+        return graph
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it recommends what has no use here
     try:
         with tempfile.TemporaryDirectory() as folder:
-            path, model = Path(folder, "graph.onnx"), _with_biases_apart(onnx.load_from_string(graph))
-            chosen = [node.name for node in model.graph.node if _of_a_block(node)]
-            if not chosen:  # which the quantiser would take for all
-                return graph
+            path = Path(folder, "graph.onnx")
             quantization.quantize_static(
                 model,
                 path,

@@ -57,6 +57,18 @@ class Said:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Masked:
+    """Tiles x (T, C, S, S) with holes m (T, 1, S, S) of 0 and 1, guides like x for all of them or none, and what is
+    `said` of each; of what is drawn only the part `kept` of the holes, like m, has to be right, everything without."""
+
+    x: np.ndarray
+    m: np.ndarray
+    guide: np.ndarray | None = None
+    said: Sequence[Said | None] = ()
+    kept: np.ndarray | None = None
+
+
 class Runtime(ABC):
     """A model that draws tiles; `temperatures` are its calibration, by level, and `draws` where its noise is from;
     `card` tells of it in Markdown, `figures` were measured of it."""
@@ -72,18 +84,8 @@ class Runtime(ABC):
         """A caption, read; ConfigError for a model that cannot be told it."""
 
     @abstractmethod
-    def tell(
-        self,
-        x: np.ndarray,
-        m: np.ndarray,
-        guide: np.ndarray | None = None,
-        said: Sequence[Said | None] = (),
-        kept: np.ndarray | None = None,
-    ) -> Any:
-        """What tiles x (T, C, S, S) with holes m (T, 1, S, S) of 0 and 1, guides like x, and what is said of each tell
-        of their holes. All that are told at once are guided alike.
-
-        Of what is drawn only the part `kept` of the holes, like m, has to be right; everything without."""
+    def tell(self, masked: Masked) -> Any:
+        """What tiles tell of their holes."""
 
     @abstractmethod
     def draw(self, told: Any, copies: int, noise: Noise) -> Tiles:

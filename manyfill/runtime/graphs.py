@@ -3,7 +3,6 @@
 Legend: T tiles that are told, N tiles that are drawn, C channels, S the model's size.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from manyfill.errors import ConfigError, ModelError
 from manyfill.manifest import first_line
 from manyfill.processors import processors, threads
 from manyfill.rng import TwisterDraws
-from manyfill.runtime import Noise, Runtime, Said, Tiles
+from manyfill.runtime import Masked, Noise, Runtime, Said, Tiles
 from manyfill.runtime.exported import ENCODER, EXPECTATION, SAMPLER, Exported
 
 if TYPE_CHECKING:
@@ -47,16 +46,10 @@ class Graphs(Runtime):
         check(self.config, caption)
         raise AssertionError("a model with captions was exported")
 
-    def tell(
-        self,
-        x: np.ndarray,
-        m: np.ndarray,
-        guide: np.ndarray | None = None,
-        said: Sequence[Said | None] = (),
-        kept: np.ndarray | None = None,
-    ) -> Told:
+    def tell(self, masked: Masked) -> Told:
         """As `Runtime`; nothing is said, and all is right whatever is kept."""
-        assert not any(said), "an exported model reads no captions"
+        assert not any(masked.said), "an exported model reads no captions"
+        x, m, guide = masked.x, masked.m, masked.guide
         guided = guide is not None and self.config.guide
         present = np.full(len(x), guided, np.float32)
         inputs = {"x": x * (1 - m), "m": m, "guide": guide if guided else np.zeros_like(x), "present": present}

@@ -1,6 +1,5 @@
 """The model as a torch network."""
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +14,7 @@ from manyfill.models.captions import joined
 from manyfill.models.guidance import Guidance
 from manyfill.models.hvae import ConditionalHVAE, Known
 from manyfill.rng import TorchDraws
-from manyfill.runtime import Noise, Runtime, Said, Tiles
+from manyfill.runtime import Masked, Noise, Runtime, Said, Tiles
 
 
 class Network(Runtime):
@@ -42,23 +41,15 @@ class Network(Runtime):
         return Said(tell(self.model, caption), caption.guidance, cut_note(self.model, caption))
 
     @torch.inference_mode()
-    def tell(
-        self,
-        x: np.ndarray,
-        m: np.ndarray,
-        guide: np.ndarray | None = None,
-        said: Sequence[Said | None] = (),
-        kept: np.ndarray | None = None,
-    ) -> Known:
+    def tell(self, masked: Masked) -> Known:
         """As `Runtime`."""
-        told = joined([each.words if each else {} for each in said])
-        guidance = Guidance(next((each.guidance for each in said if each), 1.0))
-        coarse = None if guide is None else self._tensor(guide)
-        own = None if kept is None else self._tensor(kept)
+        told = joined([each.words if each else {} for each in masked.said])
+        guidance = Guidance(next((each.guidance for each in masked.said if each), 1.0))
+        shown = masked.x, masked.m, masked.guide, masked.kept
+        x, m, guide, kept = (None if each is None else self._tensor(each) for each in shown)
+        assert x is not None and m is not None
         with autocast(self.device):
-            return self.model.encode_known(
-                self._tensor(x), self._tensor(m), coarse, told=told, guidance=guidance, kept=own
-            )
+            return self.model.encode_known(x, m, guide, told=told, guidance=guidance, kept=kept)
 
     @torch.inference_mode()
     def draw(self, told: Known, copies: int, noise: Noise) -> Tiles:
