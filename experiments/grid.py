@@ -44,6 +44,7 @@ NORMED: dict[str, Any] = PRESETS["tan2017"].model_dump(exclude={"stages", "level
 # The same without its batch norm, and without what was added here since to keep latents in check.
 PLAIN = NORMED | {"norm": "none", "scale": "exp", "bounded": False}
 VALIDATION = 256  # pictures
+NEVER = 10**6  # steps
 SEVEN = (1, 4, 8, 8, 16, 16, 32)  # sizes of latent levels, coarse to fine
 # By size: channels, latent channels. A fifth of a million parameters or less, so that a step takes some 30 ms.
 WIDTHS = {32: (12, 4), 16: (16, 4), 8: (24, 8), 4: (24, 8), 1: (32, 16)}
@@ -87,13 +88,14 @@ def hierarchy(sizes: Sequence[int], **model: Any) -> dict[str, Any]:
     return {f"model.{key}": value for key, value in {"stages": stages, "levels": levels, **model}.items()}
 
 
-def steady(steps: int) -> dict[str, Any]:
-    """Settings of a run whose end alone is measured, and which no divergence can stop."""
-    return {
-        "train.steps": steps,
+def steady(steps: int | None = None) -> dict[str, Any]:
+    """Settings of a run whose end alone is measured, and which no divergence can stop; without `steps` it still has to
+    be told how long it is."""
+    end = {} if steps is None else {"train.steps": steps}
+    return end | {
         "train.patience": 10**9,
-        "train.validate_every": steps,
-        "train.checkpoint_every": steps,
+        "train.validate_every": steps or NEVER,
+        "train.checkpoint_every": steps or NEVER,
         "train.validation_pictures": 128,
         "train.workers": 0,
         "train.precision": "float32",

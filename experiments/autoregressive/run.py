@@ -46,7 +46,9 @@ DESIGNS: dict[str, tuple[set[int], str]] = {
 
 
 def cells(quick: bool) -> list[Cell]:
-    return [Cell({"design": name}, design(name) | length(quick), TRAINING) for name in DESIGNS]
+    length = steady(4) if quick else steady() | {"train.minutes": MINUTES}
+    length |= {"train.fit_pictures": 16 if quick else 256, "train.batch_size": 16}
+    return [Cell({"design": name}, design(name) | length, TRAINING) for name in DESIGNS]
 
 
 def design(name: str) -> dict[str, Any]:
@@ -63,14 +65,6 @@ def design(name: str) -> dict[str, Any]:
         for size in SIZES
     ]
     return hierarchy(SIZES, stages=stages, levels=levels, head=head)
-
-
-def length(quick: bool) -> dict[str, Any]:
-    if quick:
-        return steady(4) | {"train.fit_pictures": 16, "train.batch_size": 16}
-    end = steady(10**6) | {"train.minutes": MINUTES, "train.fit_pictures": 256, "train.batch_size": 16}
-    del end["train.steps"]
-    return end
 
 
 def measure(run: Finished) -> dict[str, Any]:
