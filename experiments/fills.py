@@ -25,10 +25,10 @@ def cases_of(pictures: str, count: int, size: int = 32) -> Cases:
     return Cases(open_source(pictures), "centre", size, 3, range(count), 0)
 
 
-def scored(model: Path, pictures: str, count: int) -> dict[str, list[float]]:
+def scored(model: Path, pictures: str, count: int, size: int = 32) -> dict[str, list[float]]:
     """Figures of `count` pictures (P,), `rim_error` among them: the mean fill's error next to known pixels, in grey
     levels."""
-    filler, cases = Filler.from_pretrained(model), cases_of(pictures, count)
+    filler, cases = Filler.from_pretrained(model), cases_of(pictures, count, size)
     found: dict[str, list[float]] = {name: [] for name in (*KEPT, "bits_per_dim", "rim_error")}
     for place in range(count):
         case = cases[place]

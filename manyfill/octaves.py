@@ -80,8 +80,8 @@ def cells(own: np.ndarray, size: int) -> list[Cell]:
 
 
 def _fields(start: int, stop: int, size: int) -> list[slice]:
-    """A stretch in equal fields of half the model's size at most, or in one of three quarters."""
-    count = 1 if stop - start <= 3 * size // 4 else -(-(stop - start) // (size // 2))
+    """A stretch in equal fields of three quarters of the model's size at most: an eighth is left to see on each side."""
+    count = -(-(stop - start) // max(3 * size // 4, 1))
     edges = np.linspace(start, stop, count + 1).round().astype(int).tolist()
     return [slice(*edge) for edge in pairwise(edges)]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from explosions import UNCODED, explosions, kl_of
 from grid import PLAIN, SEVEN, Cell, Finished, Table, chosen, conduct, hierarchy, steady, wilson
 
 from manyfill.plots import panels
-from manyfill.train.log import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,6 @@ LEVELS = {
     12: (1, 1, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32),
     5: (1, 4, 8, 16, 32),
 }
-UNCODED = 8.0  # bits: what a value costs that is written down without any model
 NO_SKIPPING = {"train.skip_factor": 1e9}
 ALL = {"norm": "batch", "posterior": "residual", "scale": "softplus", "bounded": True}
 REGULARISED = {"train.kl_warmup": 0.5, "train.spectral_weight": 1e-3}
@@ -70,21 +69,13 @@ def cell(design: str, levels: int, rate: float, seed: int, steps: int = STEPS) -
 
 
 def measure(run: Finished) -> dict[str, Any]:
-    """Whether and when the KL exploded, how high it got, and whether the averaged weights are of any use.
-
-    The first record, of the first steps, is where a design starts, which may be high; only breaking counts there.
-    """
+    """Whether and when the KL exploded, how high it got, and whether the averaged weights are of any use."""
     train = [record for record in run.log if record["kind"] == "train"]
-    cost = [kl_of(record) for record in train]
-    exploded = [
-        record["step"]
-        for number, (record, kl) in enumerate(zip(train, cost, strict=True))
-        if record["broken_steps"] or (number and (kl is None or kl > UNCODED))
-    ]
+    cost, steps = [kl_of(record) for record in train], explosions(train)
     bound = run.log[-1]["bits_per_dim"]
     return {
-        "exploded": bool(exploded),
-        "by_step": exploded[0] if exploded else None,
+        "exploded": bool(steps),
+        "by_step": steps[0] if steps else None,
         "lost": bound is None or bound > UNCODED,
         "first_kl": cost[0],
         "highest_kl": max((kl for kl in cost[1:] if kl is not None), default=None),
@@ -92,11 +83,6 @@ def measure(run: Finished) -> dict[str, Any]:
         "skipped_steps": train[-1]["skipped_steps"],
         "validation": bound,
     }
-
-
-def kl_of(record: Record) -> float | None:
-    bound, pixels = record["bits_per_dim"], record["pixel_bits"]
-    return None if bound is None or pixels is None else bound - pixels
 
 
 def table(records: list[dict[str, Any]]) -> Table:
