@@ -206,6 +206,21 @@ def test_init_takes_weights_over_from_a_model_without_captions(micro: Micro, cap
         initial_state(reading(micro, captioned, "model.mixtures=3", init=init), torch.device("cpu"))
 
 
+def test_captions_alone_are_learnt_and_who_gives_none_loses_nothing(
+    micro: Micro, captioned: Path, tmp_path: Path
+) -> None:
+    run(micro(steps=2), tmp_path / "plain")
+    init = str(tmp_path / "plain" / "model")
+    alone = ["train.only_captions=true", "train.warmup_steps=0", "train.learning_rate=0.03"]
+    run(reading(micro, captioned, *alone, init=init, steps=6), tmp_path / "reading")
+    before, after = (load_model(tmp_path / name / "model").model.eval() for name in ("plain", "reading"))
+    x, m = cases(size=8)
+    assert torch.equal(bound(after, None, x, m), bound(before, None, x, m))
+    assert not torch.allclose(bound(after, ["a dog", "snow", "snow"], x, m), bound(before, None, x, m), rtol=1e-4)
+    with pytest.raises(ConfigError, match="only_captions"):
+        micro("train.only_captions=true")
+
+
 def test_the_preset_starts_from_the_shipped_weights(captioned: Path) -> None:
     settings = load([str(captioned)], preset="caption64", init="default")
     assert settings.model == PRESETS["caption64"] and settings.data.masks["all"] > 0

@@ -39,6 +39,7 @@ class TrainSettings(Finite):
     recompute: bool = Field(False, description="work activations out again on the way back, to spare memory")
     learning_rate: float = Field(1.2e-3, gt=0)
     caption_rate: float = Field(2.0, gt=0, description="of what captions are read and told by, times learning_rate")
+    only_captions: bool = Field(False, description="learn to read captions, and leave all else as it is")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = Field(400, ge=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
@@ -91,6 +92,8 @@ class Settings(Strict):
     def _batches_suffice(self) -> "Settings":
         if self.model.norm == "batch" and self.train.batch_size == 1:
             raise ValueError("model.norm=batch needs a train.batch_size of 2 or more")
+        if self.train.only_captions and self.model.captions is None:
+            raise ValueError("train.only_captions: the model reads none; add --captions, or drop it")
         if self.model.norm == "batch" and self.train.recompute:
             raise ValueError(
                 "model.norm=batch would count every batch twice with train.recompute; take model.norm=group"

@@ -12,7 +12,7 @@ from manyfill.checkpoint import load_model
 from manyfill.data import Source, StreamConfig, TrainingSamples, open_source
 from manyfill.errors import ConfigError, DataError
 from manyfill.masks import MaskFolder
-from manyfill.models.hvae import ConditionalHVAE
+from manyfill.models.hvae import CAPTION_PARTS, ConditionalHVAE
 from manyfill.models.pretrained import PretrainedText
 from manyfill.models.tokens import Vocabulary
 from manyfill.rng import key
@@ -105,6 +105,9 @@ def initial_state(settings: Settings, device: torch.device) -> RunState:
     """The state at step 0: drawn from the seed, or the weights of `init`."""
     model = _fresh(settings) if settings.init is None else _taken_over(settings, settings.init)
     model = model.to(device)
+    if settings.train.only_captions:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(CAPTION_PARTS))
     ema = averaged(model, settings.train.ema_decay)
     guard, tally = Guard(settings.train.skip_factor), Tally(len(settings.model.levels), device)
     return RunState(model, ema, optimizer(model, settings.train), guard, tally)
