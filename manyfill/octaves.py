@@ -80,7 +80,7 @@ def cells(own: np.ndarray, size: int) -> list[Cell]:
 
 
 def _fields(start: int, stop: int, size: int) -> list[slice]:
-    """A stretch in equal fields of three quarters of the model's size at most: an eighth is left to see on each side."""
+    """A stretch in equal fields of three quarters of the model's size at most: an eighth is left on each side."""
     count = -(-(stop - start) // max(3 * size // 4, 1))
     edges = np.linspace(start, stop, count + 1).round().astype(int).tolist()
     return [slice(*edge) for edge in pairwise(edges)]
