@@ -30,6 +30,9 @@ UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
 # nats, whose gradient then wrecks the weights.
 SMALLEST_STD = 0.01
 LARGEST_MEAN, LARGEST_RAW = 8.0, 4.0
+# No picture of photographs reaches these. Without them a rare one (dark, or in vivid colours, with nothing known) has
+# each level hand the next a larger state and canvas, and a bound that is infinite, from which nothing is ever learnt.
+LARGEST_STATE, LARGEST_CANVAS, LARGEST_OFFSET = 16.0, 1.5, 16.0  # the last in deviations of the prior
 CODE_GAIN, SKETCH_GAIN = 4.0, 0.2
 # Of lightness and two opponent colours, whose errors are about a quarter and an eighth of lightness's in photographs.
 # Half of what would make them equal, so that pictures in false colours fare well too.
@@ -136,8 +139,12 @@ class LatentBlock(nn.Module):
         mean, raw = _halves(self.posterior_out(seen))
         if self.canvas:
             mean = mean + self.code(error).float()
-        own = self._gaussian(mean, raw)
-        return Gaussian(prior.mean + own.mean, prior.std * own.std) if self.residual else own
+        if not self.residual:
+            return self._gaussian(mean, raw)
+        own = self._gaussian(mean, raw.clamp(max=0) if self.bounded else raw)
+        farthest = LARGEST_OFFSET * prior.std
+        offset = own.mean.clamp(-farthest, farthest) if self.bounded else own.mean
+        return Gaussian(prior.mean + offset, prior.std * own.std)
 
     def _told(self, evidence: Tensor, part: int, bias: Tensor | None = None) -> Tensor:
         # One convolution of features and error, side by side, whose part for the features all samples share.
@@ -154,7 +161,8 @@ class LatentBlock(nn.Module):
 
     def feed(self, h: Tensor, z: Tensor) -> Tensor:
         """The state after z."""
-        return self.refine(h + self.feed_back(z))
+        h = self.refine(h + self.feed_back(z))
+        return h.clamp(-LARGEST_STATE, LARGEST_STATE) if self.bounded else h
 
     def stroke(self, h: Tensor, z: Tensor) -> Tensor:
         """What this level adds to the canvas, given the state after z."""
@@ -192,6 +200,7 @@ class TopDown(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.specs, self.channels, self.canvas = config.levels, config.channels, config.canvas
+        self.bounded = config.bounded
         widths = {stage.size: stage.width for stage in config.stages}
         gain = max(sum(level.lead + level.depth for level in config.levels), 1) ** -0.5
         first = config.levels[0]
@@ -264,7 +273,7 @@ class TopDown(nn.Module):
                 if self.canvas:
                     # What the known side lets one expect is drawn before any latent codes the error that is left.
                     # The KL of that code is then what teaches the prior side to expect the right thing.
-                    canvas = canvas + mean(self.drafts[str(size)](h)).float() * hole
+                    canvas = self._limited(canvas + mean(self.drafts[str(size)](h)).float() * hole)
             else:
                 h = latent.prepare(h)
             state = latent.state(h)
@@ -279,10 +288,13 @@ class TopDown(nn.Module):
             fed = both(window.cut(z))
             h = latent.feed(h, fed)
             if self.canvas:
-                canvas = canvas + mean(latent.stroke(h, fed)) * hole
+                canvas = self._limited(canvas + mean(latent.stroke(h, fed)) * hole)
                 departure = canvas.clamp(-1, 1) - picture
             steps.append(Step(prior.given(z), posterior, z, everywhere, window.paste(canvas)))
         return window.paste(guidance.with_caption(h)), window.paste(canvas), steps
+
+    def _limited(self, canvas: Tensor) -> Tensor:
+        return canvas.clamp(-LARGEST_CANVAS, LARGEST_CANVAS) if self.bounded else canvas
 
 
 def _pasted(p: Gaussian, window: Window) -> Gaussian:
