@@ -30,9 +30,10 @@ UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
 # nats, whose gradient then wrecks the weights.
 SMALLEST_STD = 0.01
 LARGEST_MEAN, LARGEST_RAW = 8.0, 4.0
-# No picture of photographs reaches these. Without them a rare one (dark, or in vivid colours, with nothing known) has
-# each level hand the next a larger state and canvas, and a bound that is infinite, from which nothing is ever learnt.
-LARGEST_STATE, LARGEST_CANVAS, LARGEST_OFFSET = 16.0, 1.5, 16.0  # the last in deviations of the prior
+# Hardly any picture reaches these. Without them a rare one (dark, or in vivid colours, with little known) has each level
+# hand the next a larger state and canvas, and a bound that is infinite, from which nothing is ever learnt.
+LARGEST_STATE, LARGEST_CANVAS = 16.0, 1.5
+LARGEST_OFFSET = 16.0  # of a posterior, in deviations of its prior
 CODE_GAIN, SKETCH_GAIN = 4.0, 0.2
 # Of lightness and two opponent colours, whose errors are about a quarter and an eighth of lightness's in photographs.
 # Half of what would make them equal, so that pictures in false colours fare well too.
@@ -141,6 +142,7 @@ class LatentBlock(nn.Module):
             mean = mean + self.code(error).float()
         if not self.residual:
             return self._gaussian(mean, raw)
+        # What is seen can only narrow what is expected.
         own = self._gaussian(mean, raw.clamp(max=0) if self.bounded else raw)
         farthest = LARGEST_OFFSET * prior.std
         offset = own.mean.clamp(-farthest, farthest) if self.bounded else own.mean
