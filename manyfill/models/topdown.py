@@ -30,7 +30,7 @@ UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
 # nats, whose gradient then wrecks the weights.
 SMALLEST_STD = 0.01
 LARGEST_MEAN, LARGEST_RAW = 8.0, 4.0
-# Hardly any picture reaches these. Without them a rare one (dark, or in vivid colours, with little known) has each level
+# Hardly any picture reaches these. Without them a rare one (dark, or vivid in colour, with little known) has each level
 # hand the next a larger state and canvas, and a bound that is infinite, from which nothing is ever learnt.
 LARGEST_STATE, LARGEST_CANVAS = 16.0, 1.5
 LARGEST_OFFSET = 16.0  # of a posterior, in deviations of its prior
