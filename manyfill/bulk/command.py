@@ -17,6 +17,8 @@ def fill_many(
     /,
     *,
     masks: Path | None = None,
+    captions: bool = False,
+    guidance: float = 1.0,
     n: Count = 8,
     seed: int = 0,
     temperature: float = 1.0,
@@ -49,6 +51,10 @@ def fill_many(
     masks
         A folder or shard with a mask of each picture's name, or one mask file for all; white where the picture is
         missing. Left out, transparent pixels are missing.
+    captions
+        Tell the model the captions that come with PICTURES, of each picture the first (docs/captions.md).
+    guidance
+        How closely fills follow the captions: 1 as the model does, more to exaggerate, 0 hardly.
     n
         How many fills of each picture.
     seed
@@ -97,6 +103,8 @@ def fill_many(
         pictures=pictures,
         out=out,
         masks=masks,
+        captions=captions,
+        guidance=guidance,
         sampling=Sampling(n, seed, temperature),
         model=model,
         device=device,
