@@ -34,6 +34,15 @@ def captions(out: str = "out") -> dict[str, str | None]:
     return {row["picture"]: row.get("caption") for row in rows(out)}
 
 
+def coco(told: dict[str, str | None]) -> dict[str, list[dict[str, object]]]:
+    return {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(told)],
+        "annotations": [
+            {"image_id": number, "caption": caption} for number, caption in enumerate(told.values()) if caption
+        ],
+    }
+
+
 def test_every_picture_is_filled_as_fill_fills_it_under_its_caption(
     reads: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -53,21 +62,24 @@ def test_every_picture_is_filled_as_fill_fills_it_under_its_caption(
     assert pictures_below("again")["fill-00.png"] == pictures_below("out/a")["fill-01.png"]
 
 
-@pytest.mark.parametrize("form", ["shard", "metadata.jsonl"])
+@pytest.mark.parametrize("form", ["in.tar", "in/metadata.jsonl", "in.csv", "captions_in.json"])
 def test_captions_come_as_train_takes_them(reads: Path, form: str) -> None:
     assert fill_many(reads, "--captions", out="plain") == 0
-    data = "in"
-    if form == "shard":
-        data = "in.tar"
+    data, told = Path(form), [(name, TOLD.get(name)) for name in sorted(NAMES)]
+    if data.suffix == ".tar":
         with tarfile.open(data, "w") as tar:
             for path in sorted(path for path in Path("in").rglob("*") if path.is_file()):
                 tar.add(path, path.relative_to("in").as_posix())
+    elif data.suffix == ".jsonl":
+        data.write_text("".join(json.dumps({"file_name": name, "text": caption}) + "\n" for name, caption in told))
+        data = data.parent
+    elif data.suffix == ".csv":
+        data.write_text("".join(f"{name},{caption or ''}\n" for name, caption in told))
     else:
-        for path in list(Path("in").rglob("*.txt")):
-            path.unlink()
-        lines = [{"file_name": name, "text": TOLD.get(name)} for name in NAMES]
-        Path("in/metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert fill_many(reads, "--captions", data=data) == 0
+        data.write_text(json.dumps(coco(dict(told))))
+    for path in list(Path("in").rglob("*.txt")):
+        path.unlink()
+    assert fill_many(reads, "--captions", data=str(data)) == 0
     assert captions() == captions("plain") and pictures_below("out") == pictures_below("plain")
 
 

@@ -16,7 +16,8 @@ BATCH, WORKERS = 32, 2  # more threads would wait for each other, and the model 
 class Job:
     """Fill the pictures of `pictures` under `masks` (None: their transparent pixels) into `out`; ConfigError.
 
-    With `captions` each is told the first of those that come with it, followed as closely as `guidance` says.
+    `images` is the folder of the pictures that a list names. With `captions` each picture is filled under the first of
+    those that come with it, followed as closely as `guidance` says.
     `batch` is how many fills the model draws at once, of several pictures where one has fewer; `workers` the threads
     that read and write meanwhile. `device` is torch's name of where to compute; None takes the rank's GPU, if any.
     """
@@ -34,6 +35,7 @@ class Job:
     encoding: Encoding = field(default_factory=Encoding)
     strict: bool = False
     device: str | None = None
+    images: Path | None = None
     captions: bool = False
     guidance: float = 1.0
 

@@ -1,7 +1,7 @@
 """The pictures to fill, each with its mask and the folder that its fills go to.
 
-A picture goes by its path within IN, "a/cat.jpg", and its stem is "a/cat"; what is 0001.jpg in the shard x.tar of a
-folder is "x/0001.jpg". The mask of the same stem within --masks is its mask.
+A picture goes by its path within IN, or as a list names it, "a/cat.jpg", and its stem is "a/cat"; what is 0001.jpg in
+the shard x.tar of a folder is "x/0001.jpg". The mask of the same stem within --masks is its mask.
 """
 
 from collections import Counter
@@ -14,7 +14,8 @@ from manyfill.caption import Caption
 from manyfill.data import open_source
 from manyfill.data.captions import captions_at, first_caption
 from manyfill.data.folder import is_picture
-from manyfill.data.source import JoinedSource
+from manyfill.data.pictures import PictureFiles
+from manyfill.data.strings import printable
 from manyfill.errors import DataError, PictureError
 from manyfill.images import Picture, open_picture
 from manyfill.inputs import Subject, own_mask, read
@@ -29,7 +30,7 @@ class Pictures:
 
     def __init__(self, job: Job) -> None:
         masks, self._max_pixels, self._guidance = job.masks, job.max_pixels, job.guidance
-        self._source, self.names = _open(job.pictures)
+        self._source, self.names = _open(job.pictures, job.images)
         self.folders = folders(self.names)
         self.example = Caption(first_caption(self._source), job.guidance) if job.captions else None
         self.kind = (
@@ -98,18 +99,18 @@ class _MaskFolder:
         return self._source.picture(found[0], self._max_pixels)
 
 
-def _open(path: Path) -> tuple[JoinedSource, list[str]]:
-    """The pictures of a folder or shard, and their paths within it."""
-    source = open_source(path, arrays=True)
-    assert isinstance(source, JoinedSource)
-    return source, [_within(source.name(number), path) for number in range(len(source))]
+def _open(path: Path, images: Path | None = None) -> tuple[PictureFiles, list[str]]:
+    """The pictures of a folder, shard or list, and their paths within the folder or shard."""
+    source = open_source(path, images=images, arrays=True)
+    root = Path(printable(str(source.root)))
+    return source, [_within(Path(source.name(number)), root) for number in range(len(source))]
 
 
-def _within(name: str, root: Path) -> str:
-    inner = PurePosixPath(Path(name).relative_to(root).as_posix())
-    if ".." in inner.parts:  # a tar can hold any name
-        raise DataError(f"{name}: names a place outside of {root}; rename it in the shard")
-    *shards, last = inner.parts
+def _within(name: Path, root: Path) -> str:
+    parts = name.relative_to(root).parts if name.is_relative_to(root) else ()
+    if not parts or ".." in parts:  # a tar and a list can hold any name
+        raise DataError(f"{name}: names a place outside of {root}; rename it in the shard or list")
+    *shards, last = parts
     return "/".join([*(part.removesuffix(".tar") for part in shards), last])
 
 

@@ -23,6 +23,10 @@ class ListedSource(PictureFiles):
             "\n".join(" ".join(_written(caption).split()) for caption in of) for of in captions.values()
         )
 
+    @property
+    def root(self) -> Path:
+        return self._folder
+
     def __len__(self) -> int:
         return len(self._paths)
 
