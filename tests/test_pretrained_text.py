@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def made(folder: Path, kind: str, seed: int = 0) -> Path:
-    """A checkpoint of CLIP's or T5's kind."""
+    """A checkpoint of CLIP's, RoBERTa's or T5's kind."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -34,11 +34,16 @@ def made(folder: Path, kind: str, seed: int = 0) -> Path:
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+        ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+        text = {"vocab_size": 300, "max_position_embeddings": 16, **sizes, **ends}
         if kind == "clip":
-            sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-            ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-            config = transformers.CLIPTextConfig(vocab_size=300, max_position_embeddings=16, **sizes, **ends)
-            model: Any = transformers.CLIPTextModel(config)
+            model: Any = transformers.CLIPTextModel(transformers.CLIPTextConfig(**text))
+        elif kind == "clip with its pictures":
+            vision = {**sizes, "image_size": 32, "patch_size": 16}
+            model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision))
+        elif kind == "roberta":
+            model = transformers.RobertaModel(transformers.RobertaConfig(**text | {"pad_token_id": 1}))
         else:
             config = transformers.T5Config(vocab_size=300, d_model=12, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
             model = transformers.T5EncoderModel(config)
@@ -71,6 +76,26 @@ def test_states_are_those_of_the_encoder(tmp_path: Path, kind: str, width: int) 
     assert encoder.count("a cat") == len(states) < 5
     torch.testing.assert_close(read[2, : len(states)], states, rtol=1e-3, atol=1e-3)
     assert not read[2, len(states) :].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "longest"), [("clip", 16), ("clip with its pictures", 16), ("roberta", 14), ("t5", None)]
+)
+def test_captions_are_no_longer_than_the_encoder_reads(
+    micro: Micro, tmp_path: Path, kind: str, longest: int | None
+) -> None:
+    encoder = str(made(tmp_path / "encoder", kind))
+    most = longest or 99
+    told = f"model.captions.encoder={encoder}"
+    captions = micro(told, f"model.captions.length={most}", captions=True).model.captions
+    text = PretrainedText(encoder)
+    assert captions and captions.encoder_width == text.width
+    assert text.read([" ".join(CAPTIONS * 3)], most).any(2).sum() == min(most, text.count(" ".join(CAPTIONS * 3)))
+    if longest:
+        with pytest.raises(
+            ConfigError, match=rf"model\.captions\.length={most + 1}: .*encoder reads {most} tokens at most; take"
+        ):
+            micro(told, f"model.captions.length={most + 1}", captions=True)
 
 
 def test_a_data_set_is_read_once(clip: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
