@@ -14,7 +14,7 @@ from manyfill.checkpoint import load_model
 from manyfill.errors import ConfigError, ModelError
 from manyfill.models.pretrained import PretrainedText, width_of
 from manyfill.pipeline import Filler
-from manyfill.train.loop import run
+from manyfill.train.loop import Trainer, run
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -112,6 +112,23 @@ def test_a_data_set_is_read_once(clip: Path, cache: Path, monkeypatch: pytest.Mo
     again.keep([*CAPTIONS, CAPTIONS[0]], 6, cache)
     assert torch.equal(again.read(CAPTIONS, 6), fresh)
     assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_captions_of_mirrored_pictures_are_read_ahead_too(
+    micro: Micro, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flip: bool
+) -> None:
+    text = {"0.png": png(patches(1)[0]), "0.txt": b"a dog on the left"}
+    data = [str(write_folder(tmp_path / "data", text))]
+    told = [f"model.captions.encoder={clip}", "model.captions.length=6", f"data.flip={str(flip).lower()}"]
+    vocabulary = Trainer(
+        micro(*told, data=data, validation=data, captions=True), tmp_path / "run"
+    ).state.model.vocabulary
+    assert isinstance(vocabulary, PretrainedText)
+    asked: list[str] = []
+    monkeypatch.setattr(vocabulary, "_remembered", lambda caption, _: asked.append(caption) or np.zeros((1, 16)))
+    vocabulary.read(["a dog on the left", "a dog on the right"], 6)
+    assert asked == ([] if flip else ["a dog on the right"])
 
 
 def test_a_run_with_an_encoder_goes_on_and_fills(

@@ -1,11 +1,19 @@
 """What is said of the pictures of a source."""
 
+import re
 from collections.abc import Iterator
 
 from manyfill.data.batch import Source
 from manyfill.errors import DataError, PictureError
 
 REPLACED = "\N{REPLACEMENT CHARACTER}"  # stands where the bytes of a caption were none of UTF-8
+
+OTHER_SIDE = {
+    case(side): case(other)
+    for side, other in (("left", "right"), ("right", "left"))
+    for case in (str.lower, str.capitalize, str.upper)
+}
+SIDES = re.compile(rf"\b({'|'.join(OTHER_SIDE)})\b")
 
 
 def captions_at(source: Source, index: int) -> list[str]:
@@ -31,3 +39,8 @@ def first_caption(source: Source) -> str:
         f"--captions: none of the {len(source)} pictures has one; write captions, one a line, into a .txt of each "
         "picture's name, or give a COCO .json, a .csv or a folder with a metadata.jsonl"
     )
+
+
+def mirrored(caption: str) -> str:
+    """A caption of the mirrored picture: the words left and right exchanged."""
+    return SIDES.sub(lambda side: OTHER_SIDE[side[0]], caption)

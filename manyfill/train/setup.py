@@ -9,7 +9,7 @@ import torch
 
 from manyfill.checkpoint import load_model
 from manyfill.data import Source, StreamConfig, TrainingSamples, open_source
-from manyfill.data.captions import captions_of, first_caption
+from manyfill.data.captions import captions_of, first_caption, mirrored
 from manyfill.errors import ConfigError
 from manyfill.masks import MaskFolder
 from manyfill.models.hvae import ConditionalHVAE
@@ -119,12 +119,15 @@ def _taken_over(settings: Settings, init: str) -> ConditionalHVAE:
     return model
 
 
-def read_ahead(state: RunState, source: Source) -> None:
+def read_ahead(state: RunState, samples: TrainingSamples) -> None:
     """What a frozen text encoder makes of the training captions, worked out once for all runs on these pictures."""
     if isinstance(state.model.vocabulary, PretrainedText):
         assert state.model.config.captions is not None
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "manyfill" / "captions"
-        state.model.vocabulary.keep(captions_of(source), state.model.config.captions.length, cache)
+        told = captions_of(samples.source)
+        if samples.config.flip:
+            told = (each for caption in told for each in (caption, mirrored(caption)))
+        state.model.vocabulary.keep(told, state.model.config.captions.length, cache)
 
 
 def acquaint(state: RunState, samples: TrainingSamples, settings: Settings) -> None:
