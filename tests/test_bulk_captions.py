@@ -53,6 +53,7 @@ def test_every_picture_is_filled_as_fill_fills_it_under_its_caption(
     for name in ("a", "f"):
         # The report tells what `fill` takes for the same fills, which then can be steered.
         row = next(row for row in rows() if row["folder"] == name)
+        assert row.get("guidance") == (2 if name == "a" else None)
         told = ["--caption", row["caption"], "--guidance", str(row["guidance"])] if name == "a" else []
         fill = ["fill", f"in/{name}.png", "--mask", f"masks/{name}.png", "-n", "2", "--model", str(reads), *told]
         assert main([*fill, "--out", f"alone/{name}", "--latents"]) == 0
