@@ -57,7 +57,7 @@ def write_pictures(folder: Path, count: int, size: int) -> None:
 
 def own_rates(filler: Filler, job: Job) -> dict[str, Callable[[], int]]:
     """Tasks on the very batches of the job, that return how many fills they drew: with and without `encode_known`."""
-    pictures, size = Pictures(job.pictures, job.masks, job.max_pixels), pictures_at_once(job)
+    pictures, size = Pictures(job), pictures_at_once(job)
     subjects = [pictures.read(number) for number in range(len(pictures))]
     shown = [at_once(filler.model, subject.picture.pixels, subject.hole) for subject in subjects]
     inputs = [
@@ -86,7 +86,7 @@ def own_rates(filler: Filler, job: Job) -> dict[str, Callable[[], int]]:
 
 def bulk_rate(filler: Filler, job: Job) -> Callable[[], int]:
     """fill-many as a task: from files to files, each time into a new folder."""
-    pictures = Pictures(job.pictures, job.masks, job.max_pixels)
+    pictures = Pictures(job)
 
     def fill() -> int:
         with tempfile.TemporaryDirectory(dir=job.out.parent) as out:
@@ -121,7 +121,7 @@ def on_ray(job: Job, actors: int) -> dict[str, float]:
     """fill-many on a Ray of its own, from its start to its last row."""
     from manyfill.bulk.cluster import Cluster
 
-    blocks = block_numbers(job, len(Pictures(job.pictures, job.masks, job.max_pixels)))
+    blocks = block_numbers(job, len(Pictures(job)))
     return elapsed(Cluster(actors=actors).fill(job, blocks, job.out / "scratch"))
 
 

@@ -26,8 +26,7 @@ class Caption:
             self.text.encode()
         except UnicodeEncodeError:
             raise ConfigError("--caption: is no UTF-8 text; write it as UTF-8") from None
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise ConfigError(f"--guidance {self.guidance}: must be 0 or more; 1 follows the caption as the model does")
+        check_guidance(self.guidance)
 
     @classmethod
     def of(cls, text: str | None, guidance: float = 1.0) -> "Caption | None":
@@ -40,12 +39,18 @@ class Caption:
         return {"caption": self.text, "guidance": self.guidance}
 
 
-def check(config: ModelConfig, caption: Caption | None) -> None:
-    """ConfigError if the model cannot be told this."""
+def check_guidance(weight: float) -> None:
+    """ConfigError for a weight that is none."""
+    if not (math.isfinite(weight) and weight >= 0):
+        raise ConfigError(f"--guidance {weight}: must be 0 or more; 1 follows the caption as the model does")
+
+
+def check(config: ModelConfig, caption: Caption | None, flag: str = "--caption") -> None:
+    """ConfigError if the model cannot be told this, which `flag` has given."""
     if caption is None:
         return
     if config.captions is None:
-        raise ConfigError("--caption: this model reads none; take one that was trained with captions")
+        raise ConfigError(f"{flag}: this model reads none; take one that was trained with captions")
     if caption.guidance != 1 and any(level.autoregressive for level in config.levels):
         raise ConfigError("--guidance: this model draws latents one after the other, which cannot be guided; drop it")
 

@@ -6,16 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from manyfill.errors import ConfigError, OutputError
+from manyfill.errors import OutputError
 from manyfill.flags import Json
-
-if TYPE_CHECKING:
-    from manyfill.data.pictures import PictureFiles
 
 FAULTY = 1
 TOLD = 5
@@ -61,12 +58,13 @@ def shard(
     strict
         Make a picture that cannot be used an error instead of leaving it out.
     """
+    from manyfill.data import open_source
     from manyfill.data.pack import REPORT, Packer, Packing
     from manyfill.images import DEFAULT_MAX_PIXELS
 
     packing = Packing(size, per_shard, max_pixels or DEFAULT_MAX_PIXELS)
     _keep_apart(source, out)
-    pictures = _open(source, images)
+    pictures = open_source(source, images=images)
     packer = Packer(pictures, out, packing, workers or os.cpu_count() or 1, strict)
     with _progress(len(pictures), "packing") as tick:
         packed = packer.run(tick)
@@ -107,13 +105,14 @@ def inspect(
     as_json
         Print the record instead of tables.
     """
+    from manyfill.data import open_source
     from manyfill.data.survey import survey
     from manyfill.files import make_folder, save_text
     from manyfill.images import DEFAULT_MAX_PIXELS, save_png
 
     out = Path(f"{source.resolve().stem}-inspected") if out is None else out
     _keep_apart(source, out)
-    pictures = _open(source, images)
+    pictures = open_source(source, images=images)
     make_folder(out)
     with _progress(len(pictures), "looking") as tick:
         found = survey(pictures, workers or os.cpu_count() or 1, max_pixels or DEFAULT_MAX_PIXELS, tick)
@@ -133,14 +132,6 @@ def inspect(
 def _keep_apart(source: Path, out: Path) -> None:
     if out.resolve().is_relative_to(source.resolve()):
         raise OutputError(f"{out}: lies within {source}, whose pictures it would join; choose an OUT elsewhere")
-
-
-def _open(source: Path, images: Path | None) -> "PictureFiles":
-    from manyfill.data import open_source
-
-    if images is not None and source.suffix.lower() not in (".json", ".csv"):
-        raise ConfigError(f"--images {images}: goes with a captions .json or .csv only; drop it")
-    return open_source(source, images=images)
 
 
 @contextmanager

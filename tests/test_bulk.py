@@ -105,6 +105,15 @@ def test_shards_are_filled_as_folders_are(model: Path) -> None:
     assert pictures_below("many/x") == pictures_below("plain")
 
 
+def test_the_pictures_of_a_list_are_filled_and_no_others(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("list.csv").write_text("sub/c.png,\na.png,a cat\ngone.png,a dog\n")
+    assert fill_many(model, "--images", "in", "--batch", "1", data="list.csv") == 0
+    assert statuses() == {"sub/c.png": "filled", "a.png": "filled", "gone.png": "skipped"}
+    assert fill_many(model, "--batch", "1", out="all") == 0
+    assert pictures_below("out").items() <= pictures_below("all").items()
+    assert "--images in: goes with a captions .json or .csv" in refused(capsys, model, "--images", "in")
+
+
 def test_transparent_pixels_and_one_mask_for_all(model: Path) -> None:
     rng = np.random.default_rng(0)
     Path("cut").mkdir()
@@ -259,6 +268,19 @@ def test_a_tar_cannot_reach_outside(model: Path, capsys: pytest.CaptureFixture[s
     with tarfile.open("evil.tar", "w") as tar:
         tar.add("in/a.png", "../../evil.png")
     assert "evil.png: names a place outside" in refused(capsys, model, data="evil.tar")
+
+
+@pytest.mark.parametrize("name", ["../masks/a.png", "sub/../../masks/a.png", "{here}/masks/a.png", ""])
+def test_a_list_cannot_reach_outside(model: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    names = ["b.png", name.format(here=Path.cwd())]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    Path("in/list.json").write_text(json.dumps({"images": images, "annotations": []}))
+    assert "names a place outside of in; rename it" in refused(capsys, model, data="in/list.json")
+
+
+def test_a_folder_may_have_any_name(model: Path) -> None:
+    Path("in").rename("i\n")
+    assert fill_many(model, data="i\n") == 0 and len(rows()) == 6
 
 
 def test_items_are_begun_ahead_of_their_use() -> None:

@@ -70,9 +70,12 @@ def test_a_guided_walk_mixes_those_with_and_without_the_caption(filler: Filler) 
     _, plain = steps(filler.model, None, 1)
     pixels, told = steps(filler.model, "snow", 1)
     again, guided = steps(filler.model, "snow", 3)
-    first = [walk[0].prior for walk in (plain, told, guided)]
-    torch.testing.assert_close(first[2].mean, first[0].mean + 3 * (first[1].mean - first[0].mean))
-    torch.testing.assert_close(first[2].std, first[0].std * (first[1].std / first[0].std) ** 3)
+    walks = plain, told, guided
+    # Before anything is drawn the canvases are alike, so both of the first level's distributions are known.
+    for a, b, c in ((walk[0].prior for walk in walks), (walk[0].posterior for walk in walks)):
+        assert a and b and c and not torch.equal(a.mean, b.mean)
+        torch.testing.assert_close(c.mean, a.mean + 3 * (b.mean - a.mean))
+        torch.testing.assert_close(c.std, a.std * (b.std / a.std) ** 3)
     assert not torch.equal(guided[-1].canvas[0], told[-1].canvas[0]) and pixels.shape == again.shape == (2,)
     # The second picture has no caption to follow.
     for one, other in zip(plain, guided, strict=True):

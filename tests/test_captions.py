@@ -14,7 +14,7 @@ from training import Micro, state, stop_at, unequal
 from manyfill.checkpoint import digest, load_model, save_model
 from manyfill.cli import main
 from manyfill.data import batches, collate, open_source
-from manyfill.errors import ConfigError, DataError, ModelError
+from manyfill.errors import ConfigError, ModelError, PictureError
 from manyfill.locate import DEFAULT_MODEL
 from manyfill.models.config import PRESETS, CaptionSpec, ModelConfig, parse
 from manyfill.models.hvae import CAPTION_PARTS, ConditionalHVAE
@@ -255,5 +255,5 @@ def test_pictures_without_captions_have_none_to_learn(
 def test_captions_that_are_no_text_are_named(micro: Micro, tmp_path: Path) -> None:
     files = {f"{i}.png": png(p) for i, p in enumerate(patches(3))}
     write_folder(tmp_path / "data", files | {f"{i}.txt": b"gr\xf6\xdfer\n" for i in range(3)})
-    with pytest.raises(DataError, match=r"\d\.png: its captions are not UTF-8"):
+    with pytest.raises(PictureError, match=r"\d\.png: its captions are not UTF-8"):
         run(reading(micro, tmp_path / "data"), tmp_path / "run")

@@ -133,7 +133,7 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, words: str) -> Non
 def test_a_list_does_not_lead_out_of_its_folder(tmp_path: Path, name: str) -> None:
     write_folder(tmp_path, PNGS)
     name = name.format(root=tmp_path)
-    source = open_source(imagefolder(tmp_path / "set", {"file_name": name, "text": "not mine"}))
+    source = open_source(imagefolder(tmp_path / "set", {"file_name": "3.png"}, {"file_name": name, "text": "not mine"}))
     with pytest.raises(PictureError, match="leads out of"):
         source[4]
 
@@ -156,6 +156,27 @@ def test_missing_files_are_counted_and_named_by_shard(
     assert line == f"{folder / 'gone.png'}\t{folder / 'gone.png'}: no such file; check the path"
     packed = open_source(tmp_path / "out")
     assert "third picture" in [caption for i in range(4) for caption in packed[i].captions]
+
+
+@pytest.mark.parametrize("form", ["metadata.jsonl", "captions.csv", "captions.json"])
+@pytest.mark.parametrize("command", ["train --steps=1 --out", "shard", "data inspect --out", "fill-many"])
+def test_a_list_of_other_pictures_is_refused_with_counts_and_names_of_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, form: str
+) -> None:
+    names, source = ["x.png", "sub/y.png"], write_folder(tmp_path / "set", PNGS) / form
+    if form == "metadata.jsonl":
+        source = imagefolder(tmp_path / "set", *({"file_name": name} for name in names))
+    elif form == "captions.csv":
+        source.write_text("".join(f"{name},a dog\n" for name in names))
+    else:
+        coco(source, images=[{"id": number, "file_name": name} for number, name in enumerate(names)], annotations=[])
+    verb, *flags = command.split(" --")
+    assert main([*verb.split(), str(source), *(f"--{flag}" for flag in flags), str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert (
+        "none of its 2 pictures (x.png, sub/y.png) is among the 4 in" in told and "(0.png, 1.png, 2.png, ...)" in told
+    )
+    assert told.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("make", ["coco", "imagefolder"])

@@ -14,14 +14,14 @@ from manyfill.checkpoint import load_model
 from manyfill.errors import ConfigError, ModelError
 from manyfill.models.pretrained import PretrainedText, width_of
 from manyfill.pipeline import Filler
-from manyfill.train.loop import run
+from manyfill.train.loop import Trainer, run
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def made(folder: Path, kind: str, seed: int = 0) -> Path:
-    """A checkpoint of CLIP's or T5's kind."""
+    """A checkpoint of CLIP's, RoBERTa's or T5's kind."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -34,11 +34,16 @@ def made(folder: Path, kind: str, seed: int = 0) -> Path:
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+        ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+        text = {"vocab_size": 300, "max_position_embeddings": 16, **sizes, **ends}
         if kind == "clip":
-            sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-            ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-            config = transformers.CLIPTextConfig(vocab_size=300, max_position_embeddings=16, **sizes, **ends)
-            model: Any = transformers.CLIPTextModel(config)
+            model: Any = transformers.CLIPTextModel(transformers.CLIPTextConfig(**text))
+        elif kind == "clip with its pictures":
+            vision = {**sizes, "image_size": 32, "patch_size": 16}
+            model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision))
+        elif kind == "roberta":
+            model = transformers.RobertaModel(transformers.RobertaConfig(**text | {"pad_token_id": 1}))
         else:
             config = transformers.T5Config(vocab_size=300, d_model=12, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
             model = transformers.T5EncoderModel(config)
@@ -73,6 +78,26 @@ def test_states_are_those_of_the_encoder(tmp_path: Path, kind: str, width: int) 
     assert not read[2, len(states) :].any()
 
 
+@pytest.mark.parametrize(
+    ("kind", "longest"), [("clip", 16), ("clip with its pictures", 16), ("roberta", 14), ("t5", None)]
+)
+def test_captions_are_no_longer_than_the_encoder_reads(
+    micro: Micro, tmp_path: Path, kind: str, longest: int | None
+) -> None:
+    encoder = str(made(tmp_path / "encoder", kind))
+    most = longest or 99
+    told = f"model.captions.encoder={encoder}"
+    captions = micro(told, f"model.captions.length={most}", captions=True).model.captions
+    text = PretrainedText(encoder)
+    assert captions and captions.encoder_width == text.width
+    assert text.read([" ".join(CAPTIONS * 3)], most).any(2).sum() == min(most, text.count(" ".join(CAPTIONS * 3)))
+    if longest:
+        with pytest.raises(
+            ConfigError, match=rf"model\.captions\.length={most + 1}: .*encoder reads {most} tokens at most; take"
+        ):
+            micro(told, f"model.captions.length={most + 1}", captions=True)
+
+
 def test_a_data_set_is_read_once(clip: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = PretrainedText(str(clip))
     fresh = first.read(CAPTIONS, 6)
@@ -87,6 +112,23 @@ def test_a_data_set_is_read_once(clip: Path, cache: Path, monkeypatch: pytest.Mo
     again.keep([*CAPTIONS, CAPTIONS[0]], 6, cache)
     assert torch.equal(again.read(CAPTIONS, 6), fresh)
     assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_captions_of_mirrored_pictures_are_read_ahead_too(
+    micro: Micro, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flip: bool
+) -> None:
+    text = {"0.png": png(patches(1)[0]), "0.txt": b"a dog on the left"}
+    data = [str(write_folder(tmp_path / "data", text))]
+    told = [f"model.captions.encoder={clip}", "model.captions.length=6", f"data.flip={str(flip).lower()}"]
+    vocabulary = Trainer(
+        micro(*told, data=data, validation=data, captions=True), tmp_path / "run"
+    ).state.model.vocabulary
+    assert isinstance(vocabulary, PretrainedText)
+    asked: list[str] = []
+    monkeypatch.setattr(vocabulary, "_remembered", lambda caption, _: asked.append(caption) or np.zeros((1, 16)))
+    vocabulary.read(["a dog on the left", "a dog on the right"], 6)
+    assert asked == ([] if flip else ["a dog on the right"])
 
 
 def test_a_run_with_an_encoder_goes_on_and_fills(

@@ -132,6 +132,29 @@ def test_captions_stay_with_their_picture(seven: Path) -> None:
             assert captions == (["a ginger cat", "green eyes"] if Path(name).name == "00.png" else [])
 
 
+@pytest.mark.parametrize(
+    ("caption", "other"),
+    [
+        ("a cat on the left of a dog", "a cat on the right of a dog"),
+        ("Left, right and RIGHT.", "Right, left and LEFT."),
+        ("the right-hand side", "the left-hand side"),
+        ("bright uprights leftover", "bright uprights leftover"),
+    ],
+)
+def test_captions_of_mirrored_pictures_say_right_for_left(tmp_path: Path, caption: str, other: str) -> None:
+    pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
+    pixels[:, : SIZE // 2] = 255  # light on the left
+    folder = write_folder(tmp_path, {"0.png": png(pixels), "0.txt": caption.encode()})
+    config = StreamConfig(size=SIZE, guide_probability=0, augment=False, caption_drop=0)
+    samples = [TrainingSamples(open_source(folder), config)[position] for position in range(20)]
+    assert {bool(s.x[0, 0, 0] > 0): (s.told, s.captions) for s in samples} == {
+        True: (caption, [caption]),
+        False: (other, [other]),
+    }
+    (batch,) = fixed_batches(open_source(folder), SIZE, 3, 0, "centre", 1)
+    assert batch.told == [caption], "validation mirrors nothing"
+
+
 # ----------------------------------------------------------------------------------------- pictures that cannot be read
 
 

@@ -115,8 +115,8 @@ class _Actor:
             raise ManyfillError(
                 f"{self.home}: is not on {socket.gethostname()}; Ray's machines must share it"
             ) from None
-        pictures = Pictures(self.job.pictures, self.job.masks, self.job.max_pixels)
-        return BulkFiller(self.job, pictures, Filler.from_pretrained(self.job.model, self.job.device), self.scratch)
+        filler = Filler.from_pretrained(self.job.model, self.job.device)
+        return BulkFiller(self.job, Pictures(self.job), filler, self.scratch)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:

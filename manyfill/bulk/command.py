@@ -17,6 +17,9 @@ def fill_many(
     /,
     *,
     masks: Path | None = None,
+    images: Path | None = None,
+    captions: bool = False,
+    guidance: float = 1.0,
     n: Count = 8,
     seed: int = 0,
     temperature: float = 1.0,
@@ -43,12 +46,19 @@ def fill_many(
     Parameters
     ----------
     pictures
-        A folder of pictures (read recursively), of tar shards or both, or one shard.
+        A folder of pictures (read recursively), of tar shards or both, one shard, or a list of pictures with captions:
+        a COCO JSON, or a CSV of two columns.
     out
         Where to write.
     masks
         A folder or shard with a mask of each picture's name, or one mask file for all; white where the picture is
         missing. Left out, transparent pixels are missing.
+    images
+        Folder of the pictures that a JSON or CSV lists; looked for beside it if left out.
+    captions
+        Tell the model the captions that come with PICTURES, of each picture the first (docs/captions.md).
+    guidance
+        How closely fills follow the captions: 1 as the model does, more to exaggerate, 0 hardly.
     n
         How many fills of each picture.
     seed
@@ -97,6 +107,9 @@ def fill_many(
         pictures=pictures,
         out=out,
         masks=masks,
+        images=images,
+        captions=captions,
+        guidance=guidance,
         sampling=Sampling(n, seed, temperature),
         model=model,
         device=device,

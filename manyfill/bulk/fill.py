@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from manyfill.bulk.job import Job
 from manyfill.bulk.pictures import Pictures
+from manyfill.caption import check
 from manyfill.completions import Completions, Timings
 from manyfill.drawing import Drawn, Shown
 from manyfill.errors import OutputError, PictureError
@@ -49,10 +50,14 @@ class Case:
 
 
 class BulkFiller:
-    """A model filling the blocks of a job; `scratch` is a folder for what is not whole yet."""
+    """A model filling the blocks of a job; `scratch` is a folder for what is not whole yet. ConfigError for a model
+    that cannot be told the pictures' captions."""
 
     def __init__(self, job: Job, pictures: Pictures, filler: Filler, scratch: Path) -> None:
         self.job, self.pictures, self.filler, self.scratch = job, pictures, filler, scratch
+        check(filler.config, pictures.example, "--captions")
+        if pictures.example:  # what captions are read by is loaded now, not by several threads at once
+            filler.runtime.read(pictures.example)
 
     def fill(self, blocks: Iterable[int]) -> Iterator[Row]:
         """A row for each picture of the blocks, in order, when its fills are on the disk; raises ManyfillError."""
@@ -123,17 +128,19 @@ class BulkFiller:
         return row | {"seed": self.job.sampling.seed, "files": {}} | more
 
     def _stored(self, number: int, subject: Subject) -> Row | None:
-        """The row of a picture that was filled before; OutputError where something else is in its place."""
+        """The row of a picture that was filled before under this caption; OutputError where something else is in its
+        place."""
         folder, name = self._folder(number), subject.picture.name
         if not (folder / RECORD).exists():
             if folder.exists():
                 raise OutputError(f"{folder}: is in the way, without {RECORD}; choose another OUT or remove it")
             return None
-        row = _whole(folder)
-        if row is None:
-            rmtree(folder, ignore_errors=True)
-        elif row.get("input") != subject.digest():
+        row, said = _whole(folder), subject.caption and subject.caption.text
+        if row and row.get("input") != subject.digest():
             raise OutputError(f"{folder}: holds fills of another {name} or mask; choose another OUT or remove it")
+        if row is None or row.get("caption") != said:
+            rmtree(folder, ignore_errors=True)
+            return None
         return row
 
 

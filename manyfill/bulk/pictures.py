@@ -1,30 +1,38 @@
 """The pictures to fill, each with its mask and the folder that its fills go to.
 
-A picture goes by its path within IN, "a/cat.jpg", and its stem is "a/cat"; what is 0001.jpg in the shard x.tar of a
-folder is "x/0001.jpg". The mask of the same stem within --masks is its mask.
+A picture goes by its path within IN, or as a list names it, "a/cat.jpg", and its stem is "a/cat"; what is 0001.jpg in
+the shard x.tar of a folder is "x/0001.jpg". The mask of the same stem within --masks is its mask.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from manyfill.bulk.job import Job
+from manyfill.caption import Caption
 from manyfill.data import open_source
+from manyfill.data.captions import captions_at, first_caption
 from manyfill.data.folder import is_picture
-from manyfill.data.source import JoinedSource
+from manyfill.data.pictures import PictureFiles
+from manyfill.data.strings import printable
 from manyfill.errors import DataError, PictureError
 from manyfill.images import Picture, open_picture
 from manyfill.inputs import Subject, own_mask, read
 
+UNCAPTIONED_NOTE = "the picture has no caption: the model is told nothing of it"
 TRANSPARENT, ONE, EACH = "transparent pixels", "one for all", "one for each"
 
 
 class Pictures:
-    """The pictures of `path` by number, with their holes; DataError where there are none, or no masks for any."""
+    """A job's pictures by number, with their holes and what is said of them; DataError where there are none, or no
+    masks or captions for any. `example` is one of the captions."""
 
-    def __init__(self, path: Path, masks: Path | None, max_pixels: int) -> None:
-        self._source, self.names = _open(path)
+    def __init__(self, job: Job) -> None:
+        masks, self._max_pixels, self._guidance = job.masks, job.max_pixels, job.guidance
+        self._source, self.names = _open(job.pictures, job.images)
         self.folders = folders(self.names)
-        self._max_pixels = max_pixels
+        self.example = Caption(first_caption(self._source), job.guidance) if job.captions else None
         self.kind = (
             TRANSPARENT if masks is None else ONE if masks.is_file() and is_picture(masks.name, arrays=True) else EACH
         )
@@ -34,12 +42,19 @@ class Pictures:
         return len(self.names)
 
     def read(self, number: int) -> Subject:
-        """The picture with its hole; PictureError where either cannot be used."""
+        """The picture with its hole and caption; PictureError where one of them cannot be used."""
         picture = self._source.picture(number, self._max_pixels)
         mask = self._mask(self.names[number])
         if mask is None and own_mask(picture) is None:
             raise PictureError(f"{picture.name}: has no transparent pixels to fill; name its mask with --masks")
-        return read(picture, mask)
+        caption = self._caption(number)
+        if self.example and not caption:
+            picture = replace(picture, notes=(*picture.notes, UNCAPTIONED_NOTE))
+        return read(picture, mask, caption=caption)
+
+    def _caption(self, number: int) -> Caption | None:
+        captions = captions_at(self._source, number) if self.example else []
+        return Caption(captions[0], self._guidance) if captions else None
 
     def _masks(self, path: Path | None) -> Callable[[str], Picture | None]:
         """A function from a picture's name to its mask, None for its transparent pixels; raises PictureError."""
@@ -84,18 +99,18 @@ class _MaskFolder:
         return self._source.picture(found[0], self._max_pixels)
 
 
-def _open(path: Path) -> tuple[JoinedSource, list[str]]:
-    """The pictures of a folder or shard, and their paths within it."""
-    source = open_source(path, arrays=True)
-    assert isinstance(source, JoinedSource)
-    return source, [_within(source.name(number), path) for number in range(len(source))]
+def _open(path: Path, images: Path | None = None) -> tuple[PictureFiles, list[str]]:
+    """The pictures of a folder, shard or list, and their paths within the folder or shard."""
+    source = open_source(path, images=images, arrays=True)
+    root = Path(printable(str(source.root)))
+    return source, [_within(Path(source.name(number)), root) for number in range(len(source))]
 
 
-def _within(name: str, root: Path) -> str:
-    inner = PurePosixPath(Path(name).relative_to(root).as_posix())
-    if ".." in inner.parts:  # a tar can hold any name
-        raise DataError(f"{name}: names a place outside of {root}; rename it in the shard")
-    *shards, last = inner.parts
+def _within(name: Path, root: Path) -> str:
+    parts = name.relative_to(root).parts if name.is_relative_to(root) else ()
+    if not parts or ".." in parts:  # a tar and a list can hold any name
+        raise DataError(f"{name}: names a place outside of {root}; rename it in the shard or list")
+    *shards, last = parts
     return "/".join([*(part.removesuffix(".tar") for part in shards), last])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from manyfill import __version__
 from manyfill.bulk.fill import SKIPPED, STATUSES, Row
 from manyfill.bulk.job import Job
-from manyfill.bulk.pictures import Pictures
+from manyfill.bulk.pictures import EACH, Pictures
 from manyfill.errors import ConfigError, DataError, OutputError
 from manyfill.files import refusal, save_text
 from manyfill.rank import Rank
@@ -26,6 +26,8 @@ def agree(job: Job, pictures: Pictures, model: str) -> None:
         "seed": job.sampling.seed,
         "temperature": job.sampling.temperature,
         "masks": pictures.kind,
+        "captions": EACH if job.captions else None,
+        "guidance": job.guidance if job.captions else None,
         "batch": job.batch,
         "sheets": job.sheets,
         "quantiles": job.quantiles,

@@ -27,14 +27,15 @@ def fill_many(
 ) -> Summary:
     """Fill this rank's share of the job's pictures, but those done before; raises ManyfillError."""
     began = perf_counter()
-    pictures = Pictures(job.pictures, job.masks, job.max_pixels)
+    pictures = Pictures(job)
     scratch = job.out / f".rank-{rank.name}"
     # An exported model knows nothing of torch and its GPUs.
     device = None if is_exported(locate(job.model)) else rank.device()
     filler = Filler.from_pretrained(job.model, job.device or device)
+    bulk = BulkFiller(job, pictures, filler, scratch)  # also where others fill: it sees whether the model can
 
     def fill(blocks: Iterable[int]) -> Iterator[Row]:
-        return elsewhere(job, blocks, scratch) if elsewhere else BulkFiller(job, pictures, filler, scratch).fill(blocks)
+        return elsewhere(job, blocks, scratch) if elsewhere else bulk.fill(blocks)
 
     with locked(make_folder(scratch)):
         try:

@@ -44,6 +44,10 @@ class FolderSource(PictureFiles):
     def __init__(self, root: Path, paths: Iterable[str]):
         self._root, self._paths = root, Strings.of(paths)
 
+    @property
+    def root(self) -> Path:
+        return self._root
+
     def __len__(self) -> int:
         return len(self._paths)
 

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from manyfill.data.listed import ListedSource
+from manyfill.data.folder import files_below
+from manyfill.data.listed import ListedSource, folder_of
 from manyfill.errors import DataError
 
 METADATA = "metadata.jsonl"
@@ -12,7 +13,8 @@ CAPTION_KEYS = ("text", "caption", "captions")
 
 
 def read_metadata(path: Path) -> ListedSource:
-    """The pictures that a metadata.jsonl lists, in its order; DataError names the line that is none of its kind.
+    """The pictures that a metadata.jsonl lists, in its order; DataError names the line that is none of its kind, or
+    the pictures if none of them is there.
 
     Captions are under "text", "caption" or "captions", one or a list. A picture listed twice has the captions of both.
     """
@@ -25,6 +27,8 @@ def read_metadata(path: Path) -> ListedSource:
                     captions.setdefault(name, []).extend(texts)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    if captions:
+        folder_of(path, [path.parent], list(captions), files_below, "write their paths within that folder")
     return ListedSource(path.parent, captions)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from manyfill.data.folder import is_picture
@@ -22,6 +22,10 @@ class ListedSource(PictureFiles):
         self._captions = Strings.of(
             "\n".join(" ".join(_written(caption).split()) for caption in of) for of in captions.values()
         )
+
+    @property
+    def root(self) -> Path:
+        return self._folder
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -50,18 +54,24 @@ def _written(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def folder_of(path: Path, candidates: Sequence[Path], names: Sequence[str]) -> Path:
-    """The first of the folders that holds a picture of a list; DataError with the first names of both sides if none
-    does. A few pictures may be missing, so any one of them is proof enough."""
+def folder_of(
+    path: Path,
+    candidates: Sequence[Path],
+    names: Sequence[str],
+    files_in: Callable[[Path], Sequence[str]] = os.listdir,
+    mend: str = "put it beside them, or name their folder with --images",
+) -> Path:
+    """The first of the folders that holds a picture of a list; DataError with the first names of both sides and the
+    `mend` if none does. A few pictures may be missing, so any one of them is proof enough."""
     for folder in candidates:
         if any(_is_file(folder / name) for name in names):
             return folder
-    there = [name for folder in dict.fromkeys(candidates) if folder.is_dir() for name in sorted(os.listdir(folder))]
-    pictures = [name for name in there if is_picture(name)]
+    there = [name for folder in dict.fromkeys(candidates) if folder.is_dir() for name in sorted(files_in(folder))]
+    pictures = [name for name in there if is_picture(name.rpartition("/")[2])]
     told = ", ".join(map(str, candidates))
     raise DataError(
         f"{path}: none of its {len(names):,} pictures{_first(names)} is among the {len(pictures):,} in "
-        f"{told}{_first(pictures)}; put it beside them, or name their folder with --images"
+        f"{told}{_first(pictures)}; {mend}"
     )
 
 

@@ -8,7 +8,7 @@ import itertools
 import math
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from manyfill.data.batch import Batch, Example, Sample, Skipped, Source, collate
+from manyfill.data.captions import mirrored
 from manyfill.errors import ConfigError, DataError, ManyfillError, PictureError
 from manyfill.images import resize, to_tensor
 from manyfill.masks import KINDS, LARGE_KINDS, SMALLEST_SIDE, MaskFolder, draw
@@ -38,8 +39,8 @@ class StreamConfig:
     """What is drawn: pictures of `size`, with holes by weight of kind ("folder" stands for the user's own masks).
 
     `augment` takes random square tiles of pictures larger than `size`, else the central one; `flip` mirrors half of
-    all pictures. A picture's captions are kept from the model in `caption_drop` of the cases, and one is drawn in the
-    others. ConfigError for impossible values.
+    all pictures, and exchanges left and right in their captions. A picture's captions are kept from the model in
+    `caption_drop` of the cases, and one is drawn in the others. ConfigError for impossible values.
     """
 
     size: int
@@ -89,10 +90,11 @@ class TrainingSamples(Dataset[Sample]):
         config = self.config
         epoch, place = divmod(position, len(self.source))
         example, skipped = self._read(int(self._epoch_order(epoch)[place]))
-        pixels = tile(example.pixels, config.size, self._rng("crop", epoch, place) if config.augment else None)
+        crop = self._rng("crop", epoch, place) if config.augment else None
+        example = replace(example, pixels=tile(example.pixels, config.size, crop))
         if config.flip and self._rng("flip", epoch, place).random() < 0.5:
-            pixels = np.ascontiguousarray(pixels[:, ::-1])
-        pixels = with_channels(pixels, config.channels)
+            example = flipped(example)
+        pixels = with_channels(example.pixels, config.channels)
         rng = self._rng("guide", epoch, place)
         guide = draw_guide(pixels, rng) if rng.random() < config.guide_probability else None
         mask = self._draw_mask(self._rng("mask", epoch, place))
@@ -144,6 +146,11 @@ def tile(pixels: np.ndarray, size: int, rng: np.random.Generator | None) -> np.n
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
     square = pixels[top : top + side, left : left + side]
     return square if side == size else resize(np.ascontiguousarray(square), size, size)
+
+
+def flipped(example: Example) -> Example:
+    """The mirrored picture, and what is said of that."""
+    return Example(np.ascontiguousarray(example.pixels[:, ::-1]), list(map(mirrored, example.captions)), example.name)
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

@@ -10,6 +10,11 @@ from manyfill.images import DEFAULT_MAX_PIXELS, Picture, open_picture
 class PictureFiles(ABC):
     """Picture files by number, each with its captions; decoding one that cannot be used raises PictureError."""
 
+    @property
+    @abstractmethod
+    def root(self) -> Path:
+        """The folder or shard that they lie in."""
+
     @abstractmethod
     def __len__(self) -> int: ...
 

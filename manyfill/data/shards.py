@@ -15,6 +15,10 @@ class ShardSource(PictureFiles):
     def __init__(self, path: Path):
         self._path, self._index = path, shard_index(path)
 
+    @property
+    def root(self) -> Path:
+        return self._path
+
     def __len__(self) -> int:
         return len(self._index.members)
 

@@ -1,5 +1,6 @@
 """From the paths a user gives to one numbered row of pictures."""
 
+import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -11,7 +12,9 @@ from manyfill.data.imagefolder import METADATA, read_metadata
 from manyfill.data.pictures import PictureFiles
 from manyfill.data.shards import ShardSource
 from manyfill.data.table import read_table
-from manyfill.errors import DataError
+from manyfill.errors import ConfigError, DataError
+
+LISTS = (".json", ".csv")
 
 
 class JoinedSource(PictureFiles):
@@ -20,6 +23,10 @@ class JoinedSource(PictureFiles):
     def __init__(self, parts: Sequence[PictureFiles]):
         self._parts = parts
         self._ends = list(accumulate(len(part) for part in parts))
+
+    @property
+    def root(self) -> Path:
+        return Path(os.path.commonpath([part.root for part in self._parts]))
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -50,10 +57,12 @@ def open_source(*paths: Path | str, images: Path | None = None, arrays: bool = F
     A folder is taken whole, the shards in it too: where train and test shards lie side by side, name the shards. Where
     a metadata.jsonl lies in it, that gives the captions of what it lists. `images` is the folder of the pictures that
     a list names; `arrays` takes .npy files in folders for pictures too. DataError for a path that is missing, of
-    another kind or without pictures.
+    another kind or without pictures, ConfigError for `images` of what is no such list.
     """
     if not paths:
         raise DataError("no data given; name a folder of pictures or .tar shards")
+    if images is not None and not all(Path(path).suffix.lower() in LISTS for path in paths):
+        raise ConfigError(f"--images {images}: goes with a captions .json or .csv only; drop it")
     return JoinedSource([part for path in paths for part in _parts(Path(path), images, arrays)])
 
 

@@ -1,16 +1,16 @@
 """Guidance: draws that follow their caption more, or less, than the model itself would.
 
 Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598) for a hierarchy: it is walked twice at once, with the
-caption and without. At every level, of what the two expect before a latent is seen, and of what they say that the
-latent means, the guided walk takes
+caption and without. At every level, of the two priors, of the two posteriors where the truth is known, and of what the
+two say that the latent means, the guided walk takes
 
     mean = mean_without + weight * (mean_with - mean_without)
     std  = std_without * (std_with / std_without) ** weight
 
 Both go on with one latent and one canvas, and the pixels are those of the walk with the caption. At weight 1 this is
 the model given the caption, at 0 its latents are those of the model without, beyond 1 it exaggerates. As every level is
-a normal distribution again, this is a model of its own, with a bound of its own: less of a fit to pictures than the one
-that was trained, for whose bound 1 is the best weight as far as training got.
+a normal distribution again, this is a model of its own, with a bound of its own, which any posterior gives: less of a
+fit to pictures than the one that was trained, for whose bound 1 is the best weight as far as training got.
 
 Shapes: B pictures; what is walked twice has 2 B rows, those with a caption first.
 """

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manyfill.errors import ModelError, OutputError
+from manyfill.errors import ConfigError, ModelError, OutputError
 from manyfill.files import make_folder, refusal, save_bytes, writing
 
-KINDS = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel", "mt5": "MT5EncoderModel"}
+KINDS = {"clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel", "mt5": "MT5EncoderModel"}
+PADDED = ("roberta", "xlm-roberta", "camembert", "mpnet")
 REMEMBERED = 1024  # captions that are in no cache
 
 
@@ -56,20 +57,34 @@ class PretrainedText:
     def sha256(self) -> str:
         return self._sha256 or self._encoder[2]
 
-    @cached_property
+    @property
     def width(self) -> int:
+        return int(self._config.hidden_size)
+
+    @property
+    def longest(self) -> int | None:
+        """How many tokens it can read, None for any number."""
+        positions: int | None = getattr(self._config, "max_position_embeddings", None)
+        # These number the positions from behind the padding token's number.
+        skipped = self._config.pad_token_id + 1 if self._config.model_type in PADDED else 0
+        return None if positions is None else positions - skipped
+
+    @cached_property
+    def _config(self) -> Any:
+        """What it says of its text part."""
         library = _transformers()
         try:
-            return int(library.AutoConfig.from_pretrained(self.source).hidden_size)
+            config = library.AutoConfig.from_pretrained(self.source).get_text_config()
+            int(config.hidden_size)  # what reads no text has none
         except Exception as error:  # of many kinds, by what is missing
             raise _unusable(self.source, error) from None
+        return config
 
     @cached_property
     def _encoder(self) -> tuple[Any, torch.nn.Module, str]:
         """Its tokenizer, itself, and the fingerprint of its weights."""
-        library = _transformers()
+        library, kind = _transformers(), KINDS.get(self._config.model_type, "AutoModel")
         try:
-            kind = KINDS.get(library.AutoConfig.from_pretrained(self.source).model_type, "AutoModel")
             # Of safetensors alone: other files of weights can hold code.
             model = getattr(library, kind).from_pretrained(self.source, use_safetensors=True)
             tokenizer = library.AutoTokenizer.from_pretrained(self.source)
@@ -134,6 +149,15 @@ class PretrainedText:
 def width_of(source: str) -> int:
     """The width of an encoder's states; ModelError."""
     return PretrainedText(source).width
+
+
+def check_length(source: str, length: int) -> None:
+    """ConfigError if captions of so many tokens are too long for an encoder; ModelError."""
+    longest = PretrainedText(source).longest
+    if longest is not None and length > longest:
+        raise ConfigError(
+            f"model.captions.length={length}: {source} reads {longest} tokens at most; take {longest} or fewer"
+        )
 
 
 def _transformers() -> Any:

@@ -94,7 +94,7 @@ class Trainer:
             check_same_data(state.origin["data"], self.data, self.out)
         if state.step == 0:
             acquaint(state, self.samples, self.settings)
-        read_ahead(state, self.source)
+        read_ahead(state, self.samples)
         return state
 
     def train(self) -> None:

@@ -14,7 +14,7 @@ from manyfill.checkpoint import load_model
 from manyfill.data import DEFAULT_MASKS
 from manyfill.errors import ConfigError
 from manyfill.models.config import PRESETS, CaptionSpec, ModelConfig, Strict, parse
-from manyfill.models.pretrained import width_of
+from manyfill.models.pretrained import check_length, width_of
 from manyfill.train.rhythm import Every
 
 DEFAULT_PRESET, DEFAULT_MINUTES = "base64", 30.0
@@ -157,6 +157,9 @@ def load(
         told["encoder_width"] = width_of(str(told["encoder"]))
     sources = [f"--config {config}"] * (config is not None) + ["--set"] * bool(assignments)
     settings: Settings = parse(Settings, values, " or ".join(sources) or "settings")
+    spec = settings.model.captions
+    if spec and spec.encoder:
+        check_length(spec.encoder, spec.length)
     return settings
 
 

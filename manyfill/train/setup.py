@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 
 from manyfill.checkpoint import load_model
 from manyfill.data import Source, StreamConfig, TrainingSamples, open_source
-from manyfill.errors import ConfigError, DataError
+from manyfill.data.captions import captions_of, first_caption, mirrored
+from manyfill.errors import ConfigError
 from manyfill.masks import MaskFolder
 from manyfill.models.hvae import CAPTION_PARTS, ConditionalHVAE
 from manyfill.models.pretrained import PretrainedText
@@ -24,7 +24,6 @@ from manyfill.train.tally import Tally
 from manyfill.train.validate import validation_batches
 
 FIRST_SAMPLES = 8192
-REPLACED = "\N{REPLACEMENT CHARACTER}"  # stands where the bytes of a caption were none of UTF-8
 FIRST_VALUES = 2**27  # of large pictures fewer, so that they take no more than 512 MiB
 
 
@@ -68,21 +67,9 @@ def sources(settings: Settings) -> tuple[Source, Source]:
     else:
         training, validation = split(training, settings.seed)
     next(validation_batches(validation, settings, "centre", 1))  # better now than minutes into the run
-    if settings.model.captions and next(captions_of(training), None) is None:
-        raise DataError(
-            f"--captions: none of the {len(training)} pictures has one; write captions, one a line, into a .txt of "
-            "each picture's name, or give a COCO .json, a .csv or a folder with a metadata.jsonl"
-        )
+    if settings.model.captions:
+        first_caption(training)
     return training, validation
-
-
-def captions_of(source: Source) -> Iterator[str]:
-    """All captions of a source in order; DataError for one that is no text."""
-    for index in range(len(source)):
-        for caption in source.captions(index):
-            if REPLACED in caption:
-                raise DataError(f"{source.name(index)}: its captions are not UTF-8; save them as UTF-8 text")
-            yield caption
 
 
 def training_samples(settings: Settings, source: Source) -> TrainingSamples:
@@ -135,12 +122,15 @@ def _taken_over(settings: Settings, init: str) -> ConditionalHVAE:
     return model
 
 
-def read_ahead(state: RunState, source: Source) -> None:
+def read_ahead(state: RunState, samples: TrainingSamples) -> None:
     """What a frozen text encoder makes of the training captions, worked out once for all runs on these pictures."""
     if isinstance(state.model.vocabulary, PretrainedText):
         assert state.model.config.captions is not None
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "manyfill" / "captions"
-        state.model.vocabulary.keep(captions_of(source), state.model.config.captions.length, cache)
+        told = captions_of(samples.source)
+        if samples.config.flip:
+            told = (each for caption in told for each in (caption, mirrored(caption)))
+        state.model.vocabulary.keep(told, state.model.config.captions.length, cache)
 
 
 def acquaint(state: RunState, samples: TrainingSamples, settings: Settings) -> None:
