@@ -19,6 +19,7 @@ def web(model: Path, one_thread: None) -> Iterator[TestClient]:
 
 
 LARGE = png(np.zeros((2001, 2000), np.uint8))
+WIDE = parts(png(np.zeros((9, 17_000), np.uint8)), png(np.eye(9, 17_000, dtype=bool)))
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ LARGE = png(np.zeros((2001, 2000), np.uint8))
         (parts(), {"temperature": "nan"}, "temperature nan: must be 0 or more"),
         (parts(), {"format": "gif"}, "format gif: is none of png, jpeg, webp, tiff, npy"),
         (parts(), {"format": "x" * 21}, "format: string should have at most 20 characters"),
+        (WIDE, {"n": "1", "format": "webp"}, "format webp: cannot hold this picture"),
         (parts(), {"quality": "0"}, "quality 0: must be from 1 to 100"),
         (parts(), {"quality": "best"}, "quality: input should be a valid integer"),
         (parts(), {"format": "png", "quality": "9"}, "quality: is for jpeg and webp, format png keeps all"),
