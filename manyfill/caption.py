@@ -21,7 +21,7 @@ class Caption:
 
     def __post_init__(self) -> None:
         if not self.text.strip():
-            raise ConfigError("--caption: is empty; say what is missing, or leave it out")
+            raise ConfigError("--caption: is empty; say what the picture shows, or leave it out")
         try:
             self.text.encode()
         except UnicodeEncodeError:

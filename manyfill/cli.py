@@ -126,21 +126,23 @@ def train(
     Parameters
     ----------
     data
-        Folders of pictures (read recursively), tar shards, lists of pictures with captions (COCO .json, .csv), or all.
+        Folders of pictures (read recursively), tar shards, lists of pictures with captions (COCO .json, .csv); one or
+        several.
     out
         Folder of the run; OUT/model is what fill --model takes.
     val
-        Pictures held out to measure progress; a part of DATA if left out.
+        Pictures held out to measure progress; if left out, one in 20 of DATA, at most 512.
     preset
-        The model's make: base64 unless the TOML file names another.
+        The model's make: tiny32, base64, base128, large256, tan2017, pixelvae64, multiscale64 or caption64; if left
+        out, the one that the TOML file names, or base64.
     minutes
         End after so many minutes, validation included; 30 if neither this nor --steps is given.
     steps
         End after so many steps.
     config
-        A TOML file of settings.
+        A TOML file of settings, as in configs/.
     assignments
-        One setting, such as train.learning_rate=0.001; may be repeated.
+        One setting, such as train.learning_rate=0.001; may be repeated. OUT/settings.json has all of them.
     init
         Start from the weights of this model (a directory, a hub id or a shipped name) instead of a preset's.
     fork
@@ -207,11 +209,12 @@ def evaluate(
     Parameters
     ----------
     models_and_data
-        Models (shipped names, directories, hub ids), then folders of pictures or tar shards.
+        Models (shipped names, directories, hub ids), then pictures: folders, tar shards, lists (COCO .json, .csv).
     out
         Folder of the report.
     masks
-        Kinds of holes, comma-separated: centre, boxes, brush, scratches, pixels, outpaint, half; all if left out.
+        Kinds of holes, comma-separated: centre, boxes, brush, scratches, pixels, outpaint, half (these if left out),
+        large, all (nothing is known).
     mask_dir
         Masks of your own, a file or a folder; instead of the drawn ones, or with --masks besides.
     samples
@@ -221,19 +224,19 @@ def evaluate(
     limit
         Take the first so many pictures; all if left out.
     baselines
-        opencv, biharmonic, mean, nearest, gaussian, comma-separated, or 'cmd:PROGRAM {image} {mask} {out}'; may be
-        repeated.
+        Other methods to compare with: opencv, biharmonic, mean (these if left out), nearest, gaussian,
+        comma-separated, or 'cmd:PROGRAM {image} {mask} {out}'; may be repeated.
     calibrate
         First fit the model's temperatures on 32 pictures (half of a small set) spread over the data, which are
         then left out of the evaluation, and store them with the model.
     training
         The pictures the model was trained on, to check that fills are no copies.
     show
-        Pictures to draw in the report, instead of the best, median and worst of those evaluated.
+        Pictures to draw in the report, the first 8, instead of the best, median and worst of those evaluated.
     lpips
-        Weights of the perceptual distance LPIPS, a safetensors file.
+        Weights of the perceptual distance LPIPS, a safetensors file; without it the report says how to make one.
     inception
-        Weights of the Inception network for FID and KID, a safetensors file.
+        Weights of the Inception network for FID and KID, likewise.
     against
         An earlier report.json to compare with.
     workers

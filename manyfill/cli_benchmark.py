@@ -33,7 +33,7 @@ def benchmark(
     Parameters
     ----------
     model
-        A model directory, a Hugging Face hub id, a shipped model's name, or another preset's name: untrained.
+        A model directory, a Hugging Face hub id, a shipped model's name, or another preset's name (untrained).
     rounds
         How often each task is timed; figures are medians.
     as_json

@@ -50,7 +50,7 @@ def shard(
     size
         Shrink larger pictures until their shorter side has so many pixels; left out, JPEG and PNG stay as they are.
     per_shard
-        Pictures to a shard.
+        How many pictures go into a shard.
     max_pixels
         Leave larger pictures out; 40 million if left out.
     workers

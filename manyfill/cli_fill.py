@@ -36,7 +36,7 @@ class Options:
     format
         png, jpeg, webp, tiff or npy instead of the picture's own format.
     quality
-        Of JPEG and WebP, 1 to 100; if left out, a JPEG is coded as the picture was.
+        Of JPEG and WebP, 1 to 100; if left out, as the picture was coded, else JPEG at 95 and WebP without loss.
     max_memory
         Keep to so much memory, such as 2G, by drawing fewer tiles at once; an error if that cannot be.
     tile_batch

@@ -34,8 +34,8 @@ def reroll(
     fill
         A fill-00.safetensors that `manyfill fill --latents` wrote.
     keep_levels
-        Such as 1-4, 1,3,7-, all or none: level 1 is the coarsest, and after the model's (see `manyfill info`) comes one
-        for each doubling of the size.
+        Which to keep, such as 1-4, 1,3,7-, all or none: level 1 is the coarsest, and after the model's (see
+        `manyfill info`) comes one for each doubling of the size.
     n
         How many fills.
     out
@@ -86,7 +86,7 @@ def blend(
     last
         The last step, of the same picture.
     steps
-        How many fills, with these two.
+        How many fills, these two included.
     out
         Where to write; FIRST's name followed by -blended if left out.
     photo

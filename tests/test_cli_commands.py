@@ -14,9 +14,15 @@ from commandline import MASK, PIXELS, ROOT, refused
 import manyfill
 from manyfill import demo
 from manyfill.checkpoint import load_model, save_model
-from manyfill.cli import main
+from manyfill.cli import evaluate, main, train
+from manyfill.cli_fill import Options
 from manyfill.demo import Case
+from manyfill.encode import CHOICES
+from manyfill.evaluate.baselines import FAMILIES
+from manyfill.evaluate.cases import kinds
+from manyfill.evaluate.run import DEFAULT_BASELINES
 from manyfill.images import open_picture, save_png
+from manyfill.masks import KINDS, LARGE_KINDS
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
 
@@ -114,6 +120,15 @@ def test_a_process_ends_with_2_and_one_line() -> None:
     done = python("-m", "manyfill", "fill", "nothing.png", "--model", "./nowhere")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_help_names_all_there_is_to_choose_from() -> None:
+    of_train, of_evaluate, of_fill = (" ".join(str(told.__doc__).split()) for told in (train, evaluate, Options))
+    assert all(f" {preset}" in of_train for preset in PRESETS)
+    assert all(f" {kind}" in of_evaluate for kind in (*KINDS, *LARGE_KINDS, *FAMILIES))
+    assert ", ".join(kinds(None, None)) + " (these if left out)" in of_evaluate
+    assert DEFAULT_BASELINES[0].replace(",", ", ") + " (these if left out)" in of_evaluate
+    assert ", ".join(CHOICES[:-1]) + f" or {CHOICES[-1]}" in of_fill
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fill", "--help"], ["train", "--help"], ["--version"]])

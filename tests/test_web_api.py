@@ -18,6 +18,7 @@ from manyfill.cli import main
 from manyfill.encode import SUFFIXES, Encoding
 from manyfill.images import open_picture
 from manyfill.web.settings import Limits
+from manyfill.web.words import plain
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,49 @@ def test_files_are_those_of_the_command_line(
         written[f"fill-0{i}.png"] for i in range(3)
     ]
     assert record["model"] == model.name and str(model.parent) not in json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("options", "suffix"),
+    [
+        ({"format": "jpeg"}, ".jpg"),
+        ({"format": "jpeg", "quality": 40}, ".jpg"),
+        ({"format": "webp", "quality": 70}, ".webp"),
+        ({"format": "tiff"}, ".tif"),
+        ({"format": "npy"}, ".npy"),
+    ],
+)
+def test_another_format_gives_the_files_of_the_command_line(
+    web: TestClient,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    suffix: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in parts().items():
+        Path(f"{name}.png").write_bytes(content)
+    flags = ["-n", "3", "--json", "--model", str(model), *(w for k, v in options.items() for w in (f"--{k}", str(v)))]
+    assert main(["fill", "image.png", "--mask", "mask.png", "--out", "a", "--latents", *flags]) == 0
+    assert main(["reroll", "a/fill-02.safetensors", "--keep-levels", "1-3", "--out", "b", *flags]) == 0
+    answers = [web.post("/api/v1/fill", files=parts(), data={"n": 3, **options})]
+    asked = {"result": answers[0].headers["manyfill-result"], "fill": 2, "keep_levels": "1-3", "n": 3}
+    answers.append(web.post("/api/v1/reroll", data={**asked, **options}))
+    for folder, answer in zip("ab", answers, strict=True):
+        result, files = answer.headers["manyfill-result"], unzipped(answer.content)
+        record, told = (
+            json.loads(content) for content in (files.pop("fill.json"), Path(folder, "fill.json").read_bytes())
+        )
+        assert record["notes"] == [plain(note) for note in told["notes"]]
+        assert record["steps"][-1].items() >= options.items()
+        written = {f.name: f.read_bytes() for f in Path(folder).iterdir() if f.suffix not in (".safetensors", ".json")}
+        assert files == written and "fill-02" + suffix in written
+        for name, content in written.items():
+            assert web.get(f"/api/v1/results/{result}/{name}").content == content
+    patches = [data["png"] for name, data in streamed(web, **options) if name == "fill"]
+    shown = filled(web)[1]  # what is shown on the way is PNG
+    assert [base64.b64decode(patch) for patch in patches] == [shown[f"fill-0{i}.png"] for i in range(3)]
 
 
 def test_fills_are_those_of_the_library(web: TestClient, model: Path) -> None:
@@ -201,13 +245,14 @@ def test_each_file_of_a_result_comes_by_its_name(web: TestClient, suffix: str, k
             image = Image.fromarray(values)
             image.convert("P" if suffix == ".gif" else image.mode).save(buffer, Image.registered_extensions()[suffix])
         sent = parts(buffer.getvalue(), None if kind == "float32" else parts()["mask"])
-    answer = web.post("/api/v1/fill", files=sent, data={"n": 2})
-    assert answer.status_code == 200, answer.text
-    zipped = unzipped(answer.content)
-    assert {"fill-00" + suffix, "std.png"} <= zipped.keys() and (kind == "uint8" or "std" + suffix in zipped)
-    for name, content in zipped.items():
-        found = web.get(f"/api/v1/results/{answer.headers['manyfill-result']}/{name}")
-        assert found.status_code == 200 and (name == "fill.json" or found.content == content), name
+    for asked, given in (({}, suffix), ({"format": "npy"}, ".npy")):
+        answer = web.post("/api/v1/fill", files=sent, data={"n": 2, **asked})
+        assert answer.status_code == 200, answer.text
+        zipped = unzipped(answer.content)
+        assert {"fill-00" + given, "std.png"} <= zipped.keys() and (kind == "uint8" or "std" + given in zipped)
+        for name, content in zipped.items():
+            found = web.get(f"/api/v1/results/{answer.headers['manyfill-result']}/{name}")
+            assert found.status_code == 200 and (name == "fill.json" or found.content == content), name
 
 
 def test_results_go_in_time_and_when_others_need_the_room(model: Path, one_thread: None) -> None:
@@ -251,6 +296,20 @@ def test_every_operation_is_described(web: TestClient) -> None:
     for path in described.values():
         for operation in path.values():
             assert operation["description"]
+
+
+def test_every_field_is_described_and_accepted(web: TestClient) -> None:
+    described = web.get("/openapi.json").json()
+    for path in ("fill", "reroll"):
+        (body,) = described["paths"][f"/api/v1/{path}"]["post"]["requestBody"]["content"].values()
+        fields = described["components"]["schemas"][body["schema"]["$ref"].rpartition("/")[2]]["properties"]
+        assert all(field["description"] for field in fields.values())
+        refused = web.post(f"/api/v1/{path}", files={"other": b""}, data={"n": 1}).json()["detail"]
+        assert set(refused.rpartition("there are ")[2].split(", ")) == fields.keys()
+        assert [fields[name]["anyOf"][0] for name in ("format", "quality")] == [
+            {"type": "string", "enum": ["png", "jpeg", "webp", "tiff", "npy"]},
+            {"type": "integer", "minimum": 1, "maximum": 100},
+        ]
 
 
 def test_the_page_and_its_files(web: TestClient) -> None:

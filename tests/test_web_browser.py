@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browsing import PHOTO, drag, drawn, fill, mask_of, open_picture_in, save, selected, visited
-from serving import ROOT, png, unzipped
+from captions import tiny
+from serving import ROOT, png, server, unzipped
 
+from manyfill.checkpoint import save_model
 from manyfill.images import open_picture
 
 pytestmark = pytest.mark.slow
@@ -80,6 +82,25 @@ def test_levels_are_kept_or_drawn_anew(page: "playwright.Page") -> None:
         assert page.locator(".past").count() == steps + 1
         if phone:
             playwright.expect(page.locator("#drawer")).to_be_hidden()
+
+
+def test_a_reroll_goes_on_with_what_its_fill_was_told(browser: "playwright.Browser", tmp_path: Path) -> None:
+    save_model(tmp_path / "reads", tiny(), "# card", {})
+    with server(tmp_path / "reads") as (address, _):
+        pages = visited(browser, address, "desktop")
+        page = next(pages)
+        open_picture_in(page)
+        drag(page, (0.4, 0.45), (0.6, 0.5))
+        page.fill("#caption", "a red car")
+        page.fill("#guidance", "2.5")
+        fill(page, 2)
+        page.fill("#caption", "the sea")
+        page.locator("#reroll").click()
+        playwright.expect(page.locator(".past")).to_have_count(3)
+        record = json.loads(save(page, "record")[1])
+        assert (record["caption"], record["guidance"]) == ("a red car", 2.5)
+        assert [step["command"] for step in record["steps"]] == ["fill", "reroll"]
+        next(pages, None)
 
 
 # ---------------------------------------------------------------------------------------------------- the mask

@@ -19,6 +19,7 @@ def web(model: Path, one_thread: None) -> Iterator[TestClient]:
 
 
 LARGE = png(np.zeros((2001, 2000), np.uint8))
+WIDE = parts(png(np.zeros((9, 17_000), np.uint8)), png(np.eye(9, 17_000, dtype=bool)))
 
 
 @pytest.mark.parametrize(
@@ -37,9 +38,18 @@ LARGE = png(np.zeros((2001, 2000), np.uint8))
         (parts(), {"n": "many"}, "n: input should be a valid integer"),
         (parts(), {"seed": "1.5"}, "seed: input should be a valid integer"),
         (parts(), {"seed": "9" * 30}, "seed: input should be less than or equal to"),
-        (parts(), {"temperature": "hot"}, "temperature: hot: give a number"),
-        (parts(), {"temperature": "-1"}, "temperature: -1.0: must be 0 or more"),
-        (parts(), {"temperature": "nan"}, "temperature: nan: must be 0 or more"),
+        (parts(), {"temperature": "hot"}, "temperature hot: give a number"),
+        (parts(), {"temperature": "-1"}, "temperature -1.0: must be 0 or more"),
+        (parts(), {"temperature": "nan"}, "temperature nan: must be 0 or more"),
+        (parts(), {"format": "gif"}, "format gif: is none of png, jpeg, webp, tiff, npy"),
+        (parts(), {"format": "x" * 21}, "format: string should have at most 20 characters"),
+        (WIDE, {"n": "1", "format": "webp"}, "format webp: cannot hold this picture"),
+        (parts(), {"quality": "0"}, "quality 0: must be from 1 to 100"),
+        (parts(), {"quality": "best"}, "quality: input should be a valid integer"),
+        (parts(), {"format": "png", "quality": "9"}, "quality: is for jpeg and webp, format png keeps all"),
+        (parts(), {"guidance": "2"}, "guidance 2.0: goes with a caption; give one, or drop it"),
+        (parts(), {"caption": "a cat", "guidance": "-1"}, "guidance -1.0: must be 0 or more"),
+        (parts(), {"caption": "a cat", "guidance": "nan"}, "guidance nan: must be 0 or more"),
         (parts(), {"view": "all"}, "view: input should be 'picture' or 'hole'"),
         (parts(), {"temprature": "1"}, "'temprature': there is no such field; there are image, mask, n"),
         (parts(), {"n": ["1", "2"]}, "n: was sent 2 times"),
@@ -67,6 +77,8 @@ def test_refusals_name_what_is_wrong(
         ({"keep_levels": "some"}, 422, "keep_levels some: give levels such as"),
         ({"keep_levels": "1-99"}, 422, "there is no level"),
         ({"keep_levels": "1-999999999999"}, 422, "there is no level"),
+        ({"format": "gif"}, 422, "format gif: is none of"),
+        ({"caption": "a cat"}, 422, "'caption': there is no such field"),
     ],
 )
 def test_rerolls_that_cannot_be(web: TestClient, changes: dict[str, Any], status: int, told: str) -> None:

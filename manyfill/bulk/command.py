@@ -83,7 +83,7 @@ def fill_many(
     format
         png, jpeg, webp, tiff or npy instead of each picture's own format.
     quality
-        Of JPEG and WebP, 1 to 100; if left out, a JPEG is coded as it was.
+        Of JPEG and WebP, 1 to 100; if left out, as each was coded, else JPEG at 95 and WebP without loss.
     strict
         Make the first picture that cannot be filled an error instead of skipping it.
     ray

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, File, Form, Header, Path, Request, UploadFile
 from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from manyfill import __version__
+from manyfill.encode import CHOICES, Encoding
 from manyfill.inputs import Sampling, parse_temperature
 from manyfill.web import examples
 from manyfill.web.events import fill_events
@@ -78,6 +79,19 @@ def sampling(
     return Sampling(n, seed, parse_temperature(temperature))
 
 
+def encoding(
+    format: Annotated[
+        Annotated[str, WithJsonSchema({"type": "string", "enum": list(CHOICES)})] | None,
+        Form(max_length=20, description="Of the files, instead of the picture's own. Pictures in events are PNG."),
+    ] = None,
+    quality: Annotated[
+        Annotated[int, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 100})] | None,
+        Form(description="Of JPEG and WebP; if left out, the picture's own, else 95 and WebP without loss."),
+    ] = None,
+) -> Encoding:
+    return Encoding(format, quality)
+
+
 def only_fields(*names: str) -> Any:
     """Refuses a form with any other field, or with one of them twice."""
 
@@ -94,6 +108,7 @@ def only_fields(*names: str) -> Any:
 
 Turned = Annotated[Turn, Depends(admitted)]
 Sampled = Annotated[Sampling, Depends(sampling)]
+Encoded = Annotated[Encoding, Depends(encoding)]
 Viewed = Annotated[
     View,
     Form(
@@ -109,10 +124,12 @@ REFUSALS: dict[int | str, dict[str, Any]] = {code: {"model": Refusal} for code i
 FILLS: dict[int | str, dict[str, Any]] = REFUSALS | {
     200: {
         "description": "A zip file with the names of the command line: fill-00.png, fill-01.png, ..., mean.png, "
-        "std.png, sheet.png, and the record fill.json; or events: waiting, start, fill, ..., mean, uncertainty, done.",
+        "q05.png, q50.png, q95.png (or .jpg, ...), std.png, sheet.png, and the record fill.json; or events: waiting, "
+        "start, fill, ..., mean, uncertainty, done.",
         "content": {ZIP: {"schema": {"type": "string", "format": "binary"}}, EVENTS: {"schema": {"type": "string"}}},
     }
 }
+OPTIONS = ("n", "seed", "temperature", "format", "quality", "view")
 router = APIRouter(prefix="/api/v1")
 queued = APIRouter(prefix="/api/v1", route_class=Queued)
 
@@ -121,13 +138,14 @@ queued = APIRouter(prefix="/api/v1", route_class=Queued)
     "/fill",
     responses=FILLS,
     response_class=Response,
-    dependencies=[only_fields("image", "mask", "n", "seed", "temperature", "caption", "view")],
+    dependencies=[only_fields("image", "mask", *OPTIONS, "caption", "guidance")],
 )
 async def fill(
     request: Request,
     service: Served,
     turn: Turned,
     options: Sampled,
+    encoding: Encoded,
     image: Annotated[UploadFile, File(description="The picture: PNG, JPEG, WebP, TIFF, BMP, GIF, PPM or NPY.")],
     mask: Annotated[
         UploadFile | None,
@@ -137,8 +155,15 @@ async def fill(
         ),
     ] = None,
     caption: Annotated[
-        str | None, Form(max_length=2000, description="What the picture shows, for a model that reads captions.")
+        str | None, Form(max_length=2000, description="What the whole picture shows, for a model that reads captions.")
     ] = None,
+    guidance: Annotated[
+        float,
+        Form(
+            description="How closely fills follow the caption: 1 as the model does, more to exaggerate, 0 hardly.",
+            json_schema_extra={"minimum": 0},
+        ),
+    ] = 1.0,
     view: Viewed = "picture",
     accept: Accept = ZIP,
 ) -> Response:
@@ -146,9 +171,10 @@ async def fill(
     seen = view if EVENTS in accept else None
     sent = await image.read(), await mask.read() if mask else None
     subject = await service.open(request, *sent, options.n, seen or "picture")
-    subject = captioned(service.filler, subject, caption)
-    said = {} if caption is None else {"caption": caption}
-    drawing = Drawing(service.filler, subject, options, {"command": "fill", **asked(options), **said})
+    subject = captioned(service.filler, subject, caption, guidance)
+    said = subject.caption.record() if subject.caption else {}
+    step = {"command": "fill", **asked(options, encoding), **said}
+    drawing = Drawing(service.filler, subject, options, encoding, step)
     return await _answer(request, turn, drawing, seen)
 
 
@@ -156,13 +182,14 @@ async def fill(
     "/reroll",
     responses=FILLS | {404: {"model": Refusal}},
     response_class=Response,
-    dependencies=[only_fields("result", "fill", "keep_levels", "n", "seed", "temperature", "view")],
+    dependencies=[only_fields("result", "fill", "keep_levels", *OPTIONS)],
 )
 async def reroll(
     request: Request,
     service: Served,
     turn: Turned,
     options: Sampled,
+    encoding: Encoded,
     result: Annotated[str, Form(max_length=64, description="From the event `done`, or the header Manyfill-Result.")],
     fill: Annotated[int, Form(ge=0, description="Which of its fills, counted from 0.")],
     keep_levels: Annotated[
@@ -171,11 +198,11 @@ async def reroll(
     view: Viewed = "picture",
     accept: Accept = ZIP,
 ) -> Response:
-    """Draw some levels of a fill anew and keep the others."""
+    """Draw some levels of a fill anew and keep the others, under its own caption and guidance."""
     seen = view if EVENTS in accept else None
     kept = service.results.get(result)
     service.check_volume(kept.subject, options.n, seen or "picture")
-    drawing = Drawing.rerolling(service.filler, kept, fill, keep_levels, options)
+    drawing = Drawing.rerolling(service.filler, kept, fill, keep_levels, options, encoding)
     return await _answer(request, turn, drawing, seen)
 
 

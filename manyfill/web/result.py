@@ -61,12 +61,14 @@ class Result:
     """A picture, and its fills in the hole's box (N times (h, w, C)): `part` is a picture by itself.
 
     `steps` are what was asked for, from the first fill on: all it takes, with picture and mask, to draw it again.
+    `encoding` is how its files are written.
     """
 
     subject: Subject
     box: Box
     part: Completions
     steps: tuple[dict[str, Any], ...]
+    encoding: Encoding
 
     @property
     def n(self) -> int:
@@ -124,13 +126,13 @@ class Result:
     def record(self, files: Iterable[str] = ()) -> dict[str, Any]:
         """All that is not a picture, without paths of this machine."""
         part = replace(self.part, mask=self.subject.hole, original=self.subject.original)
-        found = part.noted(Encoding()).record()
+        found = part.noted(self.encoding).record()
         found |= {"model": public_name(found["model"]), "notes": [plain(note) for note in found["notes"]]}
         return {"manyfill": __version__, **found, "steps": list(self.steps), "files": list(files)}
 
     def files(self) -> dict[str, bytes]:
         """The very files that the command line writes, and the record."""
-        files = dict(self.whole().files(Encoding()))
+        files = dict(self.whole().files(self.encoding))
         return files | {RECORD: as_json(self.record([*files, RECORD]))}
 
     def file(self, name: str) -> bytes | None:
@@ -148,11 +150,11 @@ class Result:
             return png_bytes(self.whole().sheet())
         stem, suffix = Path(name).stem, Path(name).suffix
         if stem == "std":
-            return dict(self.whole([]).deviations(Encoding())).get(name)
+            return dict(self.whole([]).deviations(self.encoding)).get(name)
         if suffix == ".png" and stem in self.part.pictures():
             return self.png(stem, "picture")
-        if suffix == Encoding().suffix(self.subject.original) and stem in self.part.pictures():
-            return self._encoded(stem, Encoding())
+        if suffix == self.encoding.suffix(self.subject.original) and stem in self.part.pictures():
+            return self._encoded(stem, self.encoding)
         return None
 
 

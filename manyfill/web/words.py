@@ -1,5 +1,6 @@
 """Messages of the library and of its checkers in the words of the web, where there are no flags."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,10 @@ WORDS = {
     "; shrink it or raise --max-pixels": "; shrink it",
     "--max-memory: these fills": "n: these fills",
     "; allow that or ask for fewer (-n)": ", more than this server may use; ask for fewer, or send a smaller picture",
-    "--format png keeps them so": "a file's name with .png gives it so that they stay",
     "convert it or change --model": "convert it to grey",
-    "--keep-levels": "keep_levels",
-    "--temperature": "temperature:",
-    "--caption:": "caption:",
     "-n ": "n ",
 }
+FLAG = re.compile(r"(?<!\S)--([a-z-]+)")  # its field has the same name, with _ for -
 NO_FILE = "must be sent as a file of a multipart form, not as text: paths and addresses are not read"
 
 
@@ -24,7 +22,7 @@ def plain(said: ManyfillError | str) -> str:
     text = " ".join(str(said).split())
     for flag, word in WORDS.items():
         text = text.replace(flag, word)
-    return text
+    return FLAG.sub(lambda flag: flag[1].replace("-", "_"), text)
 
 
 def faults(errors: Sequence[dict[str, Any]]) -> str:

@@ -1,7 +1,7 @@
 """What happens off the event loop: pictures are decoded, fills drawn and encoded. The steps are those of `Filler`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from manyfill.completions import Timings, spread
 from manyfill.crop import Box
 from manyfill.drawing import Drawn, Shown, joined, pasted
 from manyfill.effort import Effort
+from manyfill.encode import Encoding
 from manyfill.errors import ConfigError, PictureError
 from manyfill.images import open_picture
 from manyfill.inputs import Sampling, Subject, own_mask, read
@@ -27,9 +28,9 @@ def open_subject(image: bytes, mask: bytes | None, max_pixels: int) -> Subject:
     return read(picture, None if mask is None else open_picture(mask, name="mask", max_pixels=max_pixels))
 
 
-def captioned(filler: Filler, subject: Subject, text: str | None) -> Subject:
+def captioned(filler: Filler, subject: Subject, text: str | None, guidance: float) -> Subject:
     """The picture with what is said of it, if anything; ConfigError where the model cannot be told."""
-    caption = Caption.of(text)
+    caption = Caption.of(text, guidance)
     check(filler.config, caption)
     return replace(subject, caption=caption)
 
@@ -44,8 +45,11 @@ class Drawing:
     Each portion is put into the hole's box alone, so that no more than a few fills ever take the picture's size.
     """
 
-    def __init__(self, filler: Filler, subject: Subject, sampling: Sampling, *steps: dict[str, Any]) -> None:
-        self.filler, self.subject, self.sampling, self.steps = filler, subject, sampling, steps
+    def __init__(
+        self, filler: Filler, subject: Subject, sampling: Sampling, encoding: Encoding, *steps: dict[str, Any]
+    ) -> None:
+        self.filler, self.subject, self.sampling = filler, subject, sampling
+        self.encoding, self.steps = encoding, steps
         self.recipes: Recipes = sampling.recipes
         self.given: Sequence[np.ndarray] = ()
         self.box, self.digest = hole_box(subject.hole), subject.digest()
@@ -56,14 +60,16 @@ class Drawing:
         self.drawn: list[Drawn] = []
 
     @classmethod
-    def rerolling(cls, filler: Filler, result: Result, fill: int, keep: str, sampling: Sampling) -> "Drawing":
+    def rerolling(
+        cls, filler: Filler, result: Result, fill: int, keep: str, sampling: Sampling, encoding: Encoding
+    ) -> "Drawing":
         """Fills that share some levels with a fill of a result; ConfigError."""
         fills = result.part.fills
         if not fill < len(fills):
             has = f"this result has 0 to {len(fills) - 1}" if fills else "nothing was missing"
             raise ConfigError(f"fill {fill}: there is no such fill; {has}")
-        step = {"command": "reroll", "fill": fill, "keep_levels": keep, **asked(sampling)}
-        drawing = cls(filler, result.subject, sampling, *result.steps, step)
+        step = {"command": "reroll", "fill": fill, "keep_levels": keep, **asked(sampling, encoding)}
+        drawing = cls(filler, result.subject, sampling, encoding, *result.steps, step)
         drawing.recipes, drawing.given = rerolled(fills[fill], keep, replace(sampling, purpose="reroll"))
         return drawing
 
@@ -91,7 +97,7 @@ class Drawing:
         fills = tuple(replace(fill, picture=self.digest) for fill in part.fills)
         part = replace(part, fills=fills, crop=shown.box if shown else None)
         self.shown = cut
-        self.parts.append(Result(self.subject, self.box, part, self.steps))
+        self.parts.append(Result(self.subject, self.box, part, self.steps, self.encoding))
         return self.parts[-1]
 
     def whole(self) -> Result:
@@ -123,6 +129,7 @@ def _within(shown: Shown, box: tuple[slice, slice]) -> Shown:
     return replace(shown, box=moved(shown.box), parts=[replace(p, box=moved(p.box)) for p in shown.parts])
 
 
-def asked(sampling: Sampling) -> dict[str, Any]:
+def asked(sampling: Sampling, encoding: Encoding) -> dict[str, Any]:
     """Options as they were asked for."""
-    return {"n": sampling.n, "seed": sampling.seed, "temperature": sampling.temperature}
+    written = {name: value for name, value in asdict(encoding).items() if value is not None}
+    return {"n": sampling.n, "seed": sampling.seed, "temperature": sampling.temperature, **written}

@@ -4,7 +4,8 @@
 #   PACK=pack.zip OUT=result MINUTES=25 sh scripts/gpu/train.sh
 #
 # PACK comes from scripts/gpu/pack.py. RUN (default /tmp/manyfill-run) holds the run: the same call again goes on where it
-# stopped, so that a limit on the length of one call does no harm. Needs the packages of pyproject.toml.
+# stopped, so that a limit on the length of one call (LIMIT_SECONDS, default 1500) does no harm. The pack is unzipped to
+# PICTURES (default /tmp/manyfill-pictures), once. Needs the packages of pyproject.toml.
 set -eu
 cd "$(dirname "$0")/../.."
 : "${PACK:?name the pack of pictures}" "${OUT:?name the folder for the model}"

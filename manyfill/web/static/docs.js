@@ -14,7 +14,7 @@ function kind(schema = {}) {
 
 function row(name, schema, required, description) {
   const optional = schema.default === undefined ? (required ? "needed" : "") : `default ${schema.default}`;
-  return make("tr", {}, ...[make("code", {}, name), kind(schema), optional, description ?? ""].map((cell) => make("td", {}, cell)));
+  return make("tr", {}, ...[make("code", {}, name), kind(schema), optional, (description ?? "").replaceAll("`", "")].map((cell) => make("td", {}, cell)));
 }
 
 function fields(operation, schemas) {

@@ -67,14 +67,14 @@ async function guarded(act, retry = () => guarded(act)) {
 function fill() {
   if (!settings.valid || desk.mask?.empty !== false) return;
   drawer(false);
-  start({ picture: desk.picture.blob, mask: desk.mask.file(), options: settings.values() });
+  start({ picture: desk.picture.blob, mask: desk.mask.file(), options: { ...settings.sampling, ...settings.told } });
 }
 
 function reroll() {
   if (gallery.fill === null || !run?.result || !settings.valid) return;
   const { picture, mask } = run.asked;
   drawer(false);
-  start({ picture, mask, options: settings.values(), parent: run, fill: gallery.fill, keep: levels.kept });
+  start({ picture, mask, options: settings.sampling, parent: run, fill: gallery.fill, keep: levels.kept }); // as it was told
 }
 
 async function start(asked) {
@@ -318,7 +318,7 @@ async function examples() {
 async function begin() {
   const model = await api.json("/model");
   find("#model").textContent = `${model.model} · ${model.levels.length} levels`;
-  find("#caption-field").hidden = !model.captions;
+  find("#told").hidden = !model.captions;
   settings.most(model.limits.fills);
   levels.show(model.levels.map(({ size }) => size));
   await examples();

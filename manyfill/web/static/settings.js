@@ -22,10 +22,16 @@ export class Settings {
     this.form.n.max = fills;
   }
 
-  values() {
-    const { n, seed, temperature, caption } = this.form;
-    const options = { n: n.value, seed: seed.value, temperature: temperature.value };
-    return caption.value.trim() ? { ...options, caption: caption.value.trim() } : options;
+  /** How many fills, and how they are drawn. */
+  get sampling() {
+    const { n, seed, temperature } = this.form;
+    return { n: n.value, seed: seed.value, temperature: temperature.value };
+  }
+
+  /** What is said of the picture, if anything. */
+  get told() {
+    const { caption, guidance } = this.form;
+    return caption.value.trim() ? { caption: caption.value.trim(), guidance: guidance.value } : {};
   }
 
   dice() {
