@@ -81,6 +81,13 @@ def test_masks_of_ones_own_replace_the_mixture_and_a_recipes_table_does_too(tmp_
     assert assigned("data.masks={half=2}").data.masks == {"half": 2.0}
 
 
+def test_one_level_is_changed_by_its_number() -> None:
+    levels = assigned("model.levels.3.prior=autoregressive", "model.levels.3.latent=6").model.levels
+    usual = load(["pictures"]).model.levels
+    assert levels[3] == usual[3].model_copy(update={"prior": "autoregressive", "latent": 6})
+    assert levels[:3] + levels[4:] == usual[:3] + usual[4:]
+
+
 def test_set_understands_toml_values_and_plain_words() -> None:
     settings = assigned(
         "train.schedule=cosine", "train.betas=[0.8, 0.9]", "data.flip = false", "train.precision='auto'"
@@ -149,7 +156,12 @@ def test_an_unknown_key_lists_the_valid_ones_of_its_group(group: str, tmp_path: 
         ("train=5", "train is a group"),
         ("seed.x=5", "seed"),
         ("train.steps.x=5", "train.steps"),
-        ("model.levels.0.size=5", "levels is no group"),
+        ("model.levels.0.size=5", "levels must run"),
+        ("model.levels.99.prior=gaussian", "there is no 99; they count from 0 to"),
+        ("model.levels.first.prior=gaussian", "there is no first; they count from 0 to"),
+        ("model.levels.0.prior=flow", "model.levels.0.prior: Input should be 'gaussian' or 'autoregressive'"),
+        ("model.levels.0.prior=autoregressive", "take levels.0.prior=gaussian at size 1"),
+        ("model.levels.0=5", "levels is a list"),
         ("preset=tiny32", "--preset tiny32"),
         ("init=default", "--init default"),
         ("seed=1.5", "seed"),

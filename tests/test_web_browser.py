@@ -103,7 +103,55 @@ def test_a_reroll_goes_on_with_what_its_fill_was_told(browser: "playwright.Brows
         next(pages, None)
 
 
+# ------------------------------------------------------------------------------------------------- ways to open
+
+BRING = """([kind, name, type, bytes]) => {
+  const files = new DataTransfer();
+  files.items.add(new File([Uint8Array.from(bytes)], name, { type }));
+  const dropped = new DragEvent("drop", { dataTransfer: files });
+  document.dispatchEvent(kind === "drop" ? dropped : new ClipboardEvent("paste", { clipboardData: files }));
+}"""
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_pictures_are_dropped_and_pasted(desk: "playwright.Page", way: str) -> None:
+    desk.evaluate(BRING, [way, "notes.txt", "text/plain", list(b"text")])
+    notices = desk.locator(".notice.bad", has_text="Drop a picture file: PNG, JPEG or WebP.")
+    playwright.expect(notices).to_have_count(1 if way == "drop" else 0)
+    desk.evaluate(BRING, [way, f"{way}.png", "image/png", list(png(PHOTO))])
+    playwright.expect(desk.locator("#surface")).to_have_attribute("aria-label", re.compile(f"{way}.png, 192 by 128"))
+    assert np.array_equal(open_picture(save(desk, "picture")[1]).pixels, PHOTO)
+
+
+def test_examples_are_opened(page: "playwright.Page") -> None:
+    page.locator("#shelf .example", has_text="Coffee").click()
+    playwright.expect(page.locator("#surface")).to_have_attribute("aria-label", re.compile("coffee.png, 600 by 400"))
+    page.locator("#examples-button").click()
+    page.locator("#examples .example", has_text="Cat").click()
+    playwright.expect(page.locator("#surface")).to_have_attribute("aria-label", re.compile("cat.png, 451 by 300"))
+
+
 # ---------------------------------------------------------------------------------------------------- the mask
+
+
+def test_the_brush_is_as_broad_as_slider_and_brackets_say(desk: "playwright.Page") -> None:
+    open_picture_in(desk)
+
+    def dabbed() -> int:
+        drag(desk, (0.5, 0.5), (0.5, 0.5))
+        area = int(mask_of(desk).sum())
+        desk.keyboard.press("Delete")
+        return area
+
+    areas = [dabbed()]
+    for key in ("]", "[", "["):
+        for _ in range(3):
+            desk.keyboard.press(key)
+        areas.append(dabbed())
+    desk.locator("#size").fill("100")
+    areas.append(dabbed())
+    first, broader, again, finer, broadest = areas
+    assert 0 < finer < first == again < broader < broadest
 
 
 def test_tools_draw_what_they_say(desk: "playwright.Page") -> None:

@@ -15,18 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 from hostile import TRAVERSALS, bombs, deflated
 from PIL import Image
-from serving import PIXELS, parts, resident
+from serving import PIXELS, parts, png, resident
 
 from manyfill.pipeline import Filler
 from manyfill.web.app import create_app
 from manyfill.web.protocol import options
 from manyfill.web.settings import MEGABYTE, Limits
 
-OURS = ("server", "model", "decoding")  # threads that serve
+OURS = ("server", "model", "decoding", "encoding")  # threads that serve
 LIMITS = Limits(reading=3.0)
 GROWTH = 50  # MB that a refusal may take
 touched: list[str] = []
@@ -142,7 +143,8 @@ def told(answer: tuple[int, str]) -> str:
 
 @pytest.mark.parametrize("path", TRAVERSALS)
 def test_no_path_leads_to_a_file(port: int, path: str) -> None:
-    status, text = get(port, path)
+    with modestly():
+        status, text = get(port, path)
     assert 400 <= status < 500
     assert "root:" not in text and "PATH=" not in text and "class ManyfillError" not in text and "[project]" not in text
 
@@ -159,8 +161,9 @@ def test_names_of_files_mean_nothing(port: int, name: str) -> None:
 
 @pytest.mark.parametrize("value", ["http://127.0.0.1:1/x.png", "file:///etc/passwd", "/etc/passwd", "\\\\host\\share"])
 def test_addresses_and_paths_are_not_read(port: int, value: str) -> None:
-    assert "paths and addresses are not read" in told(post(port, multipart({}, image=value)))
-    assert told(post(port, multipart(parts(image=value.encode())))).startswith("image: not a picture")
+    with modestly():
+        assert "paths and addresses are not read" in told(post(port, multipart({}, image=value)))
+        assert told(post(port, multipart(parts(image=value.encode())))).startswith("image: not a picture")
 
 
 @pytest.mark.parametrize("name, content", bombs().items(), ids=bombs())
@@ -219,7 +222,8 @@ def test_forms_that_are_none(port: int, body: bytes, kind: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "BREW"])
 def test_other_methods(port: int, method: str) -> None:
-    assert 400 <= ask(port, method, "/api/v1/fill")[0] < 500
+    with modestly():
+        assert 400 <= ask(port, method, "/api/v1/fill")[0] < 500
 
 
 def test_who_sends_too_slowly_is_told_so_and_left(port: int) -> None:
@@ -239,6 +243,25 @@ def test_who_sends_too_slowly_is_told_so_and_left(port: int) -> None:
         while connection.recv(1000):
             pass
         connection.close()
+
+
+def test_who_reads_nothing_holds_up_nobody_and_is_left(port: int) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    hole = np.zeros((400, 400), np.uint8)
+    hole[:9, :9] = 255
+    body = multipart(parts(png(large), png(hole)), n="16")
+    head = f"POST /api/v1/fill HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/event-stream\r\n"
+    head += f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(head.encode() + body)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        assert post(port, multipart(parts(), n="1"))[0] == 200  # meanwhile others are served
+        end = time.monotonic() + 10 * LIMITS.reading
+        while "manyfill_requests_inside 0.0" not in get(port, "/metrics")[1]:
+            assert time.monotonic() < end
+            time.sleep(0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the HTTP API refuses: every message names what was wrong and what is accepted."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,32 @@ def test_rerolls_that_cannot_be(web: TestClient, changes: dict[str, Any], status
     asked = {"result": filled(web)[0], "fill": 0, "keep_levels": "1-2", "n": 1} | changes
     answer = web.post("/api/v1/reroll", data=asked)
     assert answer.status_code == status and told in answer.json()["detail"], answer.text
+
+
+FORM = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "told"),
+    [
+        (("PUT", "fill", b"", FORM), 405, "PUT is not answered here; send POST"),
+        (("POST", "model", b"", FORM), 405, "POST is not answered here; send GET"),
+        (("GET", "nothing", b"", FORM), 404, "the page is at / and the API is told of at /docs"),
+        (("GET", "results/short/all.zip", b"", FORM), 422, "result: there is none of this id; take that of the event"),
+        (
+            ("POST", "fill", b"x", FORM),
+            400,
+            r"the form cannot be read \(.+\); send multipart/form-data, as /docs tells",
+        ),
+        (("POST", "fill", b"x", "multipart/form-data"), 400, r"the form cannot be read \(Missing boundary"),
+    ],
+)
+def test_requests_that_are_none_are_told_what_is_accepted(
+    web: TestClient, asked: tuple[str, str, bytes, str], status: int, told: str
+) -> None:
+    method, path, content, kind = asked
+    answer = web.request(method, f"/api/v1/{path}", content=content, headers={"Content-Type": kind})
+    assert answer.status_code == status and re.search(told, answer.json()["detail"]), answer.text
 
 
 def test_too_much_is_refused_before_it_is_drawn(model: Path, one_thread: None) -> None:

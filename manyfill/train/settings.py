@@ -243,14 +243,27 @@ def _overlay(values: dict[str, Any], layer: dict[str, Any], where: str) -> None:
         if key in ("model", "train", "data"):
             raise ConfigError(f"{where}: {key} is a group of settings; give them one by one, as {key}.name=value")
         *parents, last = key.split(".")
-        group = values
+        group: Any = values
         for parent in parents:
-            if group.get(parent) is None:
-                group[parent] = {}
-            group = group[parent]
-            if not isinstance(group, dict):
-                raise ConfigError(f"{where}: {key}: {parent} is no group of settings")
+            group = _within(group, parent, f"{where}: {key}")
+        if not isinstance(group, dict):
+            raise ConfigError(f"{where}: {key}: {parents[-1]} is a list; give it whole, or as {key}.name=value")
         group[last] = value
+
+
+def _within(group: Any, name: str, where: str) -> Any:
+    """A group's part of this name, or the entry of a list at this number; ConfigError where it can hold no settings."""
+    if isinstance(group, dict):
+        if group.get(name) is None:
+            group[name] = {}
+        part = group[name]
+    elif name.isdecimal() and int(name) < len(group):
+        part = group[int(name)]
+    else:
+        raise ConfigError(f"{where}: there is no {name}; they count from 0 to {len(group) - 1}")
+    if not isinstance(part, dict | list | tuple):
+        raise ConfigError(f"{where}: {name} is no group of settings")
+    return part
 
 
 # What older versions called the rhythm, which has no say in the result.

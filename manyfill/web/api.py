@@ -218,13 +218,13 @@ async def _answer(request: Request, turn: Turn, drawing: Drawing, view: View | N
         async with aclosing(service.draw(request, turn, drawing)) as arriving:
             async for _ in arriving:
                 pass
-        return await service.slot.work(drawing.whole)
+        return await service.slot.encode(drawing.whole)
 
     try:
         result = await while_present(request, drawn())
     except Gone:
         raise HTTPException(GONE) from None
-    content = await service.slot.work(lambda: archive(result.files()))
+    content = await service.slot.encode(lambda: archive(result.files()))
     headers = {"Manyfill-Result": service.results.put(result), **_attachment("fills.zip")}
     return Response(content, media_type=ZIP, headers=headers)
 
@@ -237,10 +237,10 @@ def _attachment(name: str) -> dict[str, str]:
     "/results/{result}/{name}",
     responses=REFUSALS | {404: {"model": Refusal}, 200: {"content": {PNG: {}, ZIP: {}, "application/json": {}}}},
     response_class=Response,
+    dependencies=[Depends(admitted)],
 )
 async def result_file(
     service: Served,
-    turn: Turned,
     result: ResultId,
     name: Annotated[
         str, Path(description="A file of the zip file; or picture.png, mask.png, or all.zip with everything.")
@@ -250,8 +250,7 @@ async def result_file(
     kept = service.results.get(result)
     if name in (ARCHIVE, SHEET):
         service.check_volume(kept.subject, kept.n, "picture")
-    await turn.begin()
-    content = await service.slot.work(kept.file, name)
+    content = await service.slot.encode(kept.file, name)
     if content is None:
         raise HTTPException(404, "this result has no such file; see its all.zip")
     return Response(content, media_type=TYPES["." + name.rpartition(".")[2]], headers=_attachment(name))

@@ -20,13 +20,11 @@ from manyfill.web.intake import Intake
 from manyfill.web.metrics import Counted
 from manyfill.web.service import Service
 from manyfill.web.settings import Access, Limits
-from manyfill.web.words import faults, plain
+from manyfill.web.words import faults, in_full, plain
 
 MultiPartParser.spool_max_size = 0  # never to a file, as tempfile takes it: bodies are of bounded size
 ABOUT = """Many plausible fills for the hole in a picture, and how sure each pixel is. Pictures are sent as bytes:
 paths and addresses are not read. With a token, send `Authorization: Bearer ...`."""
-
-NOTHING_HERE = "there is nothing here; the page is at / and the API is told of at /docs"
 
 
 def create_app(filler: Filler, access: Access | None = None, limits: Limits | None = None) -> FastAPI:
@@ -87,5 +85,5 @@ async def _invalid(request: Request, error: Any) -> JSONResponse:
 
 
 async def _refused(request: Request, error: Any) -> JSONResponse:
-    detail = NOTHING_HERE if error.detail == "Not Found" else error.detail
+    detail = in_full(error.status_code, error.detail, request.method, (error.headers or {}).get("Allow", ""))
     return JSONResponse({"detail": detail}, error.status_code, error.headers)

@@ -35,7 +35,7 @@ async def fill_events(
 ) -> AsyncIterator[bytes]:
     """The events of one request; what goes wrong on the way is the last of them."""
     yield event("waiting", ahead=turn.ahead)
-    do, drawn = service.slot.work, 0
+    do, drawn = service.slot.encode, 0
     try:
         async with aclosing(service.draw(request, turn, drawing)) as arriving:
             async for portion in arriving:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 in which a request must arrive whole in good time (against "slow loris" clients)."""
+"""HTTP/1.1 in which a request must arrive whole in good time, and answers be read (against "slow loris" clients)."""
 
 import asyncio
 from typing import Any
@@ -20,10 +20,14 @@ LATE = b"\r\n".join(
 
 
 def punctual(seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol with a deadline for headers and body together, or for a body that was answered already."""
+    """uvicorn's protocol with a deadline for headers and body together, or for a body that was answered already.
+
+    Who reads nothing of an answer for as long is left, too.
+    """
 
     class Punctual(H11Protocol):
         deadline: asyncio.TimerHandle | None = None
+        look: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -44,9 +48,26 @@ def punctual(seconds: float) -> type[H11Protocol]:
                     self.transport.write(LATE)
                 self.transport.close()
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self.look = self.loop.call_later(seconds, self.look_again, self.transport.get_write_buffer_size())
+
+        def look_again(self, before: int) -> None:
+            unread = self.transport.get_write_buffer_size()
+            if unread < before:
+                self.look = self.loop.call_later(seconds, self.look_again, unread)
+            else:
+                self.transport.abort()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self.look:
+                self.look.cancel()
+
         def connection_lost(self, exc: Exception | None) -> None:
-            if self.deadline:
-                self.deadline.cancel()
+            for timer in (self.deadline, self.look):
+                if timer:
+                    timer.cancel()
             super().connection_lost(exc)
 
     return Punctual

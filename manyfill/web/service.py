@@ -36,6 +36,28 @@ async def while_present(request: Request, work: Awaitable[T]) -> T:
         task.cancel()
 
 
+async def eagerly(items: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """The same items, worked out however slowly they are taken."""
+    ready: asyncio.Queue[T | Exception | None] = asyncio.Queue()
+
+    async def work() -> None:
+        try:
+            async for item in items:
+                ready.put_nowait(item)
+            ready.put_nowait(None)
+        except Exception as error:  # for whoever takes the items
+            ready.put_nowait(error)
+
+    task = asyncio.create_task(work())
+    try:
+        while (item := await ready.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        task.cancel()
+
+
 @dataclass
 class Service:
     """The parts of one server."""
@@ -87,15 +109,24 @@ class Service:
         count = len(result.part.fills[0].recipe.layers) if result.part.fills else len(own)
         return own + [config.size << octave for octave in range(1, count - len(own) + 1)]
 
-    async def draw(self, request: Request, turn: Turn, drawing: Drawing) -> AsyncGenerator[Result]:
-        """Portions of a result as they are drawn, when its turn has come; Gone where the client has."""
+    def draw(self, request: Request, turn: Turn, drawing: Drawing) -> AsyncGenerator[Result]:
+        """Portions of a result as they are drawn, when its turn has come; Gone where the client has.
+
+        The model does not wait for a client that takes them slowly.
+        """
+        return eagerly(self._drawn(request, turn, drawing))
+
+    async def _drawn(self, request: Request, turn: Turn, drawing: Drawing) -> AsyncGenerator[Result]:
         await turn.begin()
         steps = drawing.portions(lambda: not turn.ended)
-        while True:
-            if await request.is_disconnected():
-                raise Gone
-            result = await self.slot.work(next, steps, None)
-            if result is None:
-                return
-            self.metrics.fills.inc(result.n)
-            yield result
+        try:
+            while True:
+                if await request.is_disconnected():
+                    raise Gone
+                result = await self.slot.work(next, steps, None)
+                if result is None:
+                    return
+                self.metrics.fills.inc(result.n)
+                yield result
+        finally:
+            turn.rest()

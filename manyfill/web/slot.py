@@ -51,13 +51,14 @@ class Share:
 
 
 class Slot:
-    """One thread for the model and one to decode; requests take turns, first come first served."""
+    """One thread each for the model, to decode and to encode; requests take turns, first come first served."""
 
     def __init__(self, waiting: int) -> None:
         self.waiting, self.inside, self.seconds = waiting, 0, 1.0
         self.lock = asyncio.Lock()
         self.model_thread = ThreadPoolExecutor(1, "model")
         self.decoding_thread = ThreadPoolExecutor(1, "decoding")
+        self.encoding_thread = ThreadPoolExecutor(1, "encoding")
 
     def check(self) -> None:
         """Busy where no place is free."""
@@ -75,11 +76,15 @@ class Slot:
         return await asyncio.get_running_loop().run_in_executor(self.model_thread, partial(job, *args, **kwargs))
 
     async def decode(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a job in the thread beside the model's."""
+        """Run a job in the thread for what comes in."""
         return await asyncio.get_running_loop().run_in_executor(self.decoding_thread, partial(job, *args, **kwargs))
 
+    async def encode(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a job in the thread for what goes out."""
+        return await asyncio.get_running_loop().run_in_executor(self.encoding_thread, partial(job, *args, **kwargs))
+
     def close(self) -> None:
-        for thread in (self.model_thread, self.decoding_thread):
+        for thread in (self.model_thread, self.decoding_thread, self.encoding_thread):
             thread.shutdown(wait=False, cancel_futures=True)
 
 
@@ -97,10 +102,15 @@ class Turn:
         await self.slot.lock.acquire()
         self.began = time.perf_counter()
 
-    def end(self) -> None:
-        """Leave the model or the queue."""
-        self.ended = True
-        self.slot.inside -= 1
+    def rest(self) -> None:
+        """Leave the model to the next one, but keep the place."""
         if self.began is not None:
             self.slot.lock.release()
             self.slot.seconds += 0.2 * (time.perf_counter() - self.began - self.slot.seconds)  # a running mean
+            self.began = None
+
+    def end(self) -> None:
+        """Leave the model and the queue."""
+        self.ended = True
+        self.slot.inside -= 1
+        self.rest()
