@@ -31,6 +31,9 @@ DEFAULT_MASKS: Mapping[str, float] = {
     "pixels": 0.1,
     "outpaint": 0.08,
     "half": 0.1,
+    # Rarely wanted, but a model that never met them is lost where next to nothing is known.
+    "large": 0.05,
+    "all": 0.05,
 }
 
 
