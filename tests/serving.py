@@ -36,6 +36,12 @@ def parts(image: bytes = png(PIXELS), mask: bytes | None = png(HOLE.astype(np.ui
     return {"image": image} if mask is None else {"image": image, "mask": mask}
 
 
+def write_parts() -> None:
+    """As image.png and mask.png in the working directory, for the command line."""
+    for name, content in parts().items():
+        Path(f"{name}.png").write_bytes(content)
+
+
 @contextmanager
 def client(
     model: Path, limits: Limits | None = None, max_memory: int | None = None, **access: Any

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving import EVENTS, HOLE, PIXELS, client, events, filled, parts, png, unzipped
+from serving import EVENTS, HOLE, PIXELS, client, events, filled, parts, png, unzipped, write_parts
 from starlette.testclient import TestClient
 
 from manyfill import Filler
@@ -46,8 +46,7 @@ def test_files_are_those_of_the_command_line(
     web: TestClient, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, content in parts().items():
-        Path(f"{name}.png").write_bytes(content)
+    write_parts()
     flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = ["fill", "image.png", "--mask", "mask.png", "-n", "3", "--out", "out", "--model", str(model), *flags]
     assert main(command) == 0
@@ -82,8 +81,7 @@ def test_another_format_gives_the_files_of_the_command_line(
     suffix: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, content in parts().items():
-        Path(f"{name}.png").write_bytes(content)
+    write_parts()
     flags = ["-n", "3", "--json", "--model", str(model), *(w for k, v in options.items() for w in (f"--{k}", str(v)))]
     assert main(["fill", "image.png", "--mask", "mask.png", "--out", "a", "--latents", *flags]) == 0
     assert main(["reroll", "a/fill-02.safetensors", "--keep-levels", "1-3", "--out", "b", *flags]) == 0
@@ -205,8 +203,7 @@ def test_a_reroll_is_that_of_the_command_line(
     web: TestClient, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, content in parts().items():
-        Path(f"{name}.png").write_bytes(content)
+    write_parts()
     named = ["--model", str(model)]
     assert main(["fill", "image.png", "--mask", "mask.png", "-n", "3", "--out", "a", "--latents", *named]) == 0
     options = ["--keep-levels", "1-3", "-n", "2", "--seed", "5", "--out", "b"]

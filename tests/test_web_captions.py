@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from captions import tiny
-from serving import HOLE, PIXELS, client, parts, unzipped
+from serving import HOLE, PIXELS, client, parts, unzipped, write_parts
 from starlette.testclient import TestClient
 
 from manyfill import Filler
@@ -48,8 +48,7 @@ def test_guidance_gives_the_files_of_the_command_line_and_goes_on_through_a_rero
     web: TestClient, reads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, content in parts().items():
-        Path(f"{name}.png").write_bytes(content)
+    write_parts()
     told = ["--caption", "a red car", "--guidance", "2.5"]
     common = ["-n", "2", "--model", str(reads)]
     assert main(["fill", "image.png", "--mask", "mask.png", *told, "--out", "a", "--latents", *common]) == 0
