@@ -1,6 +1,5 @@
 """What is said of a picture, and how a model is told it."""
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,8 @@ from manyfill.models.config import ModelConfig
 if TYPE_CHECKING:  # exported models are refused captions without torch
     from manyfill.models.captions import Told
     from manyfill.models.hvae import ConditionalHVAE
+
+STRONGEST = 100  # guidance far beyond all sense, and far below where means are no numbers any more
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class Caption:
 
 def check_guidance(weight: float) -> None:
     """ConfigError for a weight that is none."""
-    if not (math.isfinite(weight) and weight >= 0):
-        raise ConfigError(f"--guidance {weight}: must be 0 or more; 1 follows the caption as the model does")
+    if not 0 <= weight <= STRONGEST:
+        raise ConfigError(
+            f"--guidance {weight}: must be from 0 to {STRONGEST}; 1 follows the caption as the model does"
+        )
 
 
 def check(config: ModelConfig, caption: Caption | None, flag: str = "--caption") -> None:

@@ -120,10 +120,15 @@ class Completions:
         for name, content in self.files(encoding or Encoding(), sheet=sheet):
             save_bytes(folder / name, content)
             paths.append(folder / name)
-        for i, fill in enumerate(self.fills if latents else ()):
-            paths.append(folder / f"fill-{i:02d}.safetensors")
-            fill.save(paths[-1])
+        for name, content in self.latent_files(folder) if latents else ():
+            save_bytes(folder / name, content)
+            paths.append(folder / name)
         return paths
+
+    def latent_files(self, folder: Path) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of fill-00.safetensors, ..., to lie in a folder."""
+        for i, fill in enumerate(self.fills):
+            yield f"fill-{i:02d}.safetensors", fill.content(folder)
 
     def files(
         self, encoding: Encoding, *, sheet: bool = True, with_quantiles: bool = True

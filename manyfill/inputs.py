@@ -4,7 +4,6 @@ Legend: H W the picture's size, C its channels (1 or 3). Pixels are uint8 (H, W,
 """
 
 import hashlib
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 NOTHING_KNOWN_NOTE = "nothing of the picture is known: the fills are what the model makes up"
+HOTTEST = 100  # far beyond all sense, and far below what a float can still hold
 NEARLY = 15  # grey levels from black or white
 PictureLike = Union[str, os.PathLike[str], Image.Image, np.ndarray, Picture, "Tensor"]
 
@@ -49,8 +49,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ConfigError(f"-n {self.n}: is no number of fills; ask for 1 or more")
-        if not self.temperatures or not all(math.isfinite(t) and t >= 0 for t in self.temperatures):
-            raise ConfigError(f"--temperature {self.temperature}: must be 0 or more; 1 draws from the model as it is")
+        if not self.temperatures or not all(0 <= t <= HOTTEST for t in self.temperatures):
+            raise ConfigError(
+                f"--temperature {self.temperature}: must be from 0 to {HOTTEST}; 1 draws from the model as it is"
+            )
 
     @property
     def temperatures(self) -> Sequence[float]:

@@ -103,7 +103,10 @@ class Fill:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file; OutputError where that fails."""
-        path = Path(path)
+        save_bytes(Path(path), self.content(Path(path).parent))
+
+    def content(self, folder: Path) -> bytes:
+        """The safetensors file, to lie in a folder."""
         record = {
             "format": FORMAT,
             "model": self.model,
@@ -112,13 +115,13 @@ class Fill:
             **(self.caption.record() if self.caption else {}),
             # Relative, so that a folder with pictures and fills can be moved.
             **{
-                what: os.path.relpath(file.resolve(), path.resolve().parent)
+                what: os.path.relpath(file.resolve(), folder.resolve())
                 for what, file in (("photo", self.photo), ("mask", self.mask))
                 if file
             },
         }
         tensors = {f"latents.{level:02d}": np.ascontiguousarray(z) for level, z in enumerate(self.latents, 1)}
-        save_bytes(path, safetensors.numpy.save(tensors, {"manyfill": json.dumps(record)}))
+        return safetensors.numpy.save(tensors, {"manyfill": json.dumps(record)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Fill":

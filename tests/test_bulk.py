@@ -28,6 +28,7 @@ from manyfill.images import save_png
 from manyfill.masks import draw, write_mask
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
+from manyfill.recipe import Fill
 from manyfill.rank import Rank
 from manyfill.runtime import network
 
@@ -52,6 +53,26 @@ def test_every_picture_is_filled_as_fill_fills_it(model: Path, capsys: pytest.Ca
     assert set(record["files"]) == names
     assert Path("out/sub/d/fill-01.jpg").exists(), "written as it came"
     assert record["seconds"] > 0 and record["hole_pixels"] > 0 and rows()[3] == record
+
+
+def test_latents_are_those_that_fill_writes_and_can_be_rerolled(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm = ["--temperature", "0.5,0.8,1", "--batch", "1"]
+    assert fill_many(model, "--latents", *warm) == 0
+    assert "temperature: [0.5, 0.8, 1.0] there, 1.0 here" in refused(capsys, model, "--latents", "--batch", "1")
+    assert fill_many(model, "--latents", *warm, "--json") == 0 and '"reused": 6' in capsys.readouterr().out
+    common = ["in/a.png", "--mask", "masks/a.png", "-n", "2", "--model", str(model), "--latents"]
+    assert main(["fill", *common, "--temperature", "0.5,0.8,1", "--out", "alone"]) == 0
+    for name in ("fill-00", "fill-01"):
+        alone, many = (Fill.load(Path(out, f"{name}.safetensors")) for out in ("alone", "out/a"))
+        assert many.recipe == alone.recipe and many.picture == alone.picture
+        assert all(np.array_equal(a, b) for a, b in zip(many.latents, alone.latents, strict=True))
+    source = ["--photo", "in/a.png", "--mask", "masks/a.png", "--model", str(model)]
+    levels = f"1-{len(PRESETS['tiny32'].levels)}"
+    kept = ["reroll", "out/a/fill-01.safetensors", "--keep-levels", levels, "-n", "1", "--out", "again", *source]
+    assert main(kept) == 0
+    assert Path("again/fill-00.png").read_bytes() == Path("out/a/fill-01.png").read_bytes()
 
 
 def test_batches_change_a_grey_level_here_and_there_at_most(model: Path) -> None:

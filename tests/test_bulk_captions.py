@@ -138,7 +138,7 @@ def test_what_cannot_be_told_is_refused_before_anything_is_written(
 ) -> None:
     assert "--captions: this model reads none; take one" in refused(capsys, model, "--captions")
     for weight in ("-1", "nan"):
-        assert f"--guidance {float(weight)}: must be 0 or more" in refused(
+        assert f"--guidance {float(weight)}: must be from 0 to 100" in refused(
             capsys, reads, "--captions", f"--guidance={weight}"
         )
     assert "--guidance 2.0: goes with --captions" in refused(capsys, reads, "--guidance", "2")

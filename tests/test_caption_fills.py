@@ -189,8 +189,8 @@ def test_the_command_tells_a_caption_and_records_it(files: Path, capsys: pytest.
         (["--model", "plain", "--caption", "a dog"], "--caption: this model reads none; take one"),
         (["--model", "reads", "--caption", " "], "--caption: is empty"),
         (["--model", "reads", "--caption", "gr\udcf6\udcdfer"], "--caption: is no UTF-8 text"),
-        (["--model", "reads", "--caption", "a", "--guidance=-1"], "--guidance -1.0: must be 0 or more"),
-        (["--model", "reads", "--caption", "a", "--guidance", "nan"], "--guidance nan: must be 0 or more"),
+        (["--model", "reads", "--caption", "a", "--guidance=-1"], "--guidance -1.0: must be from 0 to 100"),
+        (["--model", "reads", "--caption", "a", "--guidance", "nan"], "--guidance nan: must be from 0 to 100"),
         (["--model", "reads", "--guidance", "2"], "--guidance 2.0: goes with a --caption"),
     ],
 )

@@ -22,7 +22,7 @@ def fill_many(
     guidance: float = 1.0,
     n: Count = 8,
     seed: int = 0,
-    temperature: float = 1.0,
+    temperature: str = "1",
     model: str = "default",
     device: str | None = None,
     max_pixels: int | None = None,
@@ -30,6 +30,7 @@ def fill_many(
     workers: int | None = None,
     sheets: bool = False,
     quantiles: bool = False,
+    latents: bool = False,
     format: str | None = None,
     quality: int | None = None,
     strict: bool = False,
@@ -64,7 +65,8 @@ def fill_many(
     seed
         The same seed draws the same fills.
     temperature
-        Spread of the latents: 1 draws from the model as it is, 0 takes their means.
+        Spread of the latents: 1 draws from the model as it is, 0 takes their means. Or one for each level, coarsest
+        first, such as 0.5,0.5,1: the last stands for all finer ones too.
     model
         A model directory, a Hugging Face hub id, "default", or another shipped model's name.
     device
@@ -80,6 +82,8 @@ def fill_many(
         Write sheet.png for each picture too.
     quantiles
         Write the 5, 50 and 95 % quantiles q05, q50 and q95 of each picture too.
+    latents
+        Write fill-00.safetensors, ... of each picture too, for reroll and blend.
     format
         png, jpeg, webp, tiff or npy instead of each picture's own format.
     quality
@@ -100,7 +104,7 @@ def fill_many(
     from manyfill.encode import Encoding
     from manyfill.errors import ConfigError
     from manyfill.images import DEFAULT_MAX_PIXELS
-    from manyfill.inputs import Sampling
+    from manyfill.inputs import Sampling, parse_temperature
     from manyfill.rank import Rank
 
     job = Job(
@@ -110,7 +114,7 @@ def fill_many(
         images=images,
         captions=captions,
         guidance=guidance,
-        sampling=Sampling(n, seed, temperature),
+        sampling=Sampling(n, seed, parse_temperature(temperature)),
         model=model,
         device=device,
         max_pixels=DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels,
@@ -118,6 +122,7 @@ def fill_many(
         workers=WORKERS if workers is None else workers,
         sheets=sheets,
         quantiles=quantiles,
+        latents=latents,
         encoding=Encoding(format, quality),
         strict=strict,
     )

@@ -106,6 +106,8 @@ class BulkFiller:
         job = self.job
         completions = completions.noted(job.encoding, job.quantiles)
         files = dict(completions.files(job.encoding, sheet=job.sheets, with_quantiles=job.quantiles))
+        if job.latents:
+            files |= completions.latent_files(self._folder(case.number))
         row = self._record(case, completions, {name: len(content) for name, content in files.items()})
         files[RECORD] = (json.dumps(row, indent=2) + "\n").encode()
         save_folder(self._folder(case.number), files, self.scratch)

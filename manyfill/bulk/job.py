@@ -32,6 +32,7 @@ class Job:
     workers: int = WORKERS
     sheets: bool = False
     quantiles: bool = False
+    latents: bool = False
     encoding: Encoding = field(default_factory=Encoding)
     strict: bool = False
     device: str | None = None

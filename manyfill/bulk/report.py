@@ -19,18 +19,20 @@ from manyfill.rank import Rank
 
 def agree(job: Job, pictures: Pictures, model: str) -> None:
     """Record in OUT what its fills depend on, or refuse if it differs from what is recorded; `model` is its digest."""
+    temperatures = job.sampling.temperatures
     wanted: dict[str, Any] = {
         "version": __version__,
         "model": model,
         "n": job.sampling.n,
         "seed": job.sampling.seed,
-        "temperature": job.sampling.temperature,
+        "temperature": list(temperatures) if len(temperatures) > 1 else temperatures[0],
         "masks": pictures.kind,
         "captions": EACH if job.captions else None,
         "guidance": job.guidance if job.captions else None,
         "batch": job.batch,
         "sheets": job.sheets,
         "quantiles": job.quantiles,
+        "latents": job.latents,
         "format": job.encoding.format,
         "quality": job.encoding.quality,
     }

@@ -59,7 +59,7 @@ def folder_of(
     candidates: Sequence[Path],
     names: Sequence[str],
     files_in: Callable[[Path], Sequence[str]] = os.listdir,
-    mend: str = "put it beside them, or name their folder with --images",
+    mend: str = "put it beside them, or where there is an --images, name their folder with it",
 ) -> Path:
     """The first of the folders that holds a picture of a list; DataError with the first names of both sides and the
     `mend` if none does. A few pictures may be missing, so any one of them is proof enough."""

@@ -27,6 +27,7 @@ def contents() -> dict[str, tuple[bytes, str]]:
     found = {
         f"/static/{file.name}": (file.read_bytes(), TYPES["." + file.name.rpartition(".")[2]])
         for file in (files("manyfill.web") / "static").iterdir()
+        if "." + file.name.rpartition(".")[2] in TYPES  # an editor or the system may have left others there
     }
     # The very colours of the heat maps, from 0 to the largest value.
     ramp = heatmap(np.linspace(0, 1, 256, dtype=np.float32)[None])
