@@ -28,8 +28,8 @@ from manyfill.images import save_png
 from manyfill.masks import draw, write_mask
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE
-from manyfill.recipe import Fill
 from manyfill.rank import Rank
+from manyfill.recipe import Fill
 from manyfill.runtime import network
 
 pytestmark = pytest.mark.usefixtures("gappy")
@@ -55,9 +55,7 @@ def test_every_picture_is_filled_as_fill_fills_it(model: Path, capsys: pytest.Ca
     assert record["seconds"] > 0 and record["hole_pixels"] > 0 and rows()[3] == record
 
 
-def test_latents_are_those_that_fill_writes_and_can_be_rerolled(
-    model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_latents_are_those_of_fill_and_can_be_rerolled(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     warm = ["--temperature", "0.5,0.8,1", "--batch", "1"]
     assert fill_many(model, "--latents", *warm) == 0
     assert "temperature: [0.5, 0.8, 1.0] there, 1.0 here" in refused(capsys, model, "--latents", "--batch", "1")
