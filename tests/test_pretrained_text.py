@@ -8,6 +8,7 @@ import pytest
 import torch
 from captions import CAPTIONS
 from pictures import patches, png, write_folder
+from safetensors.torch import load_file, save_file
 from training import Micro, state, stop_at, unequal
 
 from manyfill.checkpoint import load_model
@@ -42,8 +43,9 @@ def made(folder: Path, kind: str, seed: int = 0) -> Path:
         elif kind == "clip with its pictures":
             vision = {**sizes, "image_size": 32, "patch_size": 16}
             model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision))
-        elif kind == "roberta":
-            model = transformers.RobertaModel(transformers.RobertaConfig(**text | {"pad_token_id": 1}))
+        elif kind.startswith("roberta"):
+            config = transformers.RobertaConfig(**text | {"pad_token_id": 1})
+            model = transformers.RobertaModel(config, add_pooling_layer=kind == "roberta")
         else:
             config = transformers.T5Config(vocab_size=300, d_model=12, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
             model = transformers.T5EncoderModel(config)
@@ -96,6 +98,23 @@ def test_captions_are_no_longer_than_the_encoder_reads(
             ConfigError, match=rf"model\.captions\.length={most + 1}: .*encoder reads {most} tokens at most; take"
         ):
             micro(told, f"model.captions.length={most + 1}", captions=True)
+
+
+def test_an_encoder_without_a_pooler_is_the_same_each_time(tmp_path: Path) -> None:
+    folder = made(tmp_path / "bare", "roberta without a pooler")
+    first = PretrainedText(str(folder))
+    again = PretrainedText(str(folder), first.sha256)
+    assert torch.equal(again.read(CAPTIONS, 5), first.read(CAPTIONS, 5))
+
+
+def test_an_encoder_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path / "cut", "clip")
+    weights = load_file(folder / "model.safetensors")
+    lost = next(name for name in weights if "fc1.weight" in name)
+    del weights[lost]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"no text encoder can be loaded from there \(its weights lack .*fc1\.weight"):
+        PretrainedText(str(folder)).read(["a cat"], 5)
 
 
 def test_a_data_set_is_read_once(clip: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

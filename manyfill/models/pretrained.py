@@ -86,13 +86,20 @@ class PretrainedText:
         library, kind = _transformers(), KINDS.get(self._config.model_type, "AutoModel")
         try:
             # Of safetensors alone: other files of weights can hold code.
-            model = getattr(library, kind).from_pretrained(self.source, use_safetensors=True)
+            model, told = getattr(library, kind).from_pretrained(
+                self.source, use_safetensors=True, output_loading_info=True
+            )
             tokenizer = library.AutoTokenizer.from_pretrained(self.source)
         except Exception as error:  # of many kinds, by what is missing
             raise _unusable(self.source, error) from None
+        # Drawn at random at each loading. The states do not depend on a pooler, which many are published without.
+        drawn = set(told["missing_keys"])
+        if lacking := sorted(key for key in drawn if not key.startswith("pooler.")):
+            raise _unusable(self.source, ValueError(f"its weights lack {lacking[0]}"))
         found = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
-        for _, tensor in sorted(model.state_dict().items()):
-            found.update(tensor.float().contiguous().numpy().tobytes())
+        for name, tensor in sorted(model.state_dict().items()):
+            if name not in drawn:
+                found.update(tensor.float().contiguous().numpy().tobytes())
         if self._sha256 not in (None, found.hexdigest()):
             raise ModelError(f"{self.source}: is another text encoder than the one that this model learnt to read by")
         return tokenizer, model.float().eval().requires_grad_(False), found.hexdigest()
