@@ -36,6 +36,7 @@ WIDE = parts(png(np.zeros((9, 17_000), np.uint8)), png(np.eye(9, 17_000, dtype=b
         (parts(LARGE, LARGE), {}, "has more than 4,000,000 pixels; shrink it"),
         (parts(), {"n": "0"}, "n: input should be greater than or equal to 1"),
         (parts(), {"n": "65"}, "n: input should be less than or equal to 64"),
+        (parts(), {"n": ""}, "n: is empty; give a value, or leave the field out"),
         (parts(), {"n": "many"}, "n: input should be a valid integer"),
         (parts(), {"seed": "1.5"}, "seed: input should be a valid integer"),
         (parts(), {"seed": "9" * 30}, "seed: input should be less than or equal to"),

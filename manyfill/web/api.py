@@ -93,15 +93,18 @@ def encoding(
 
 
 def only_fields(*names: str) -> Any:
-    """Refuses a form with any other field, or with one of them twice."""
+    """Refuses a form with any other field, with one twice, or with an empty one, which would count as left out."""
 
     async def check(request: Request) -> None:
-        sent = [name for name, _ in (await request.form()).multi_items()]
-        for name in sent:
+        form = (await request.form()).multi_items()
+        sent = [name for name, _ in form]
+        for name, value in form:
             if name not in names:
                 raise HTTPException(422, f"{name[:50]!r}: there is no such field; there are {', '.join(names)}")
             if sent.count(name) > 1:
                 raise HTTPException(422, f"{name}: was sent {sent.count(name)} times; send it once")
+            if value == "":
+                raise HTTPException(422, f"{name}: is empty; give a value, or leave the field out")
 
     return Depends(check)
 
