@@ -25,7 +25,7 @@ function fields(operation, schemas) {
     rows.push(row(name, schema, body.required?.includes(name), schema.description));
   }
   if (!rows.length) return "";
-  const head = make("tr", {}, ...["Field", "Kind", "", ""].map((text) => make("th", {}, text)));
+  const head = make("tr", {}, ...["Field", "Kind", "Default", "What it is"].map((text) => make("th", {}, text)));
   return make("div", { className: "wide", tabIndex: 0 }, make("table", {}, head, ...rows));
 }
 
