@@ -1,6 +1,6 @@
 """Draw docs/images/web-*.png: the page in a browser, on scikit-image's photographs.
 
-python scripts/web_pictures.py http://127.0.0.1:7860      # a running `manyfill serve`
+python scripts/web_pictures.py [http://127.0.0.1:7860]      # a running `manyfill serve`
 """
 
 import io
@@ -37,7 +37,7 @@ def save(page: Page, name: str) -> None:
     Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(IMAGES / f"web-{name}.png", optimize=True)
 
 
-def main(address: str) -> None:
+def main(address: str = "http://127.0.0.1:7860") -> None:
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for scheme, width, height in (("light", 1280, 800), ("dark", 390, 844)):
@@ -56,4 +56,4 @@ def main(address: str) -> None:
         browser.close()
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])
