@@ -123,27 +123,25 @@ class CausalNetwork(nn.Module):
     def draw(self, rows: Rows, context: Tensor, choose: Callable[[slice, Tensor], Tensor], what: str) -> None:
         """Stage by stage: the outputs of its rows go to `choose(part, outputs)`, which gives their values.
 
-        Every layer's activations are kept, so a stage costs its own rows' work. All in float32.
+        Every layer's activations are kept, so a stage costs its own rows' work.
         """
-        # Lower precision saves no time on so few rows.
-        with torch.autocast(context.device.type, enabled=False):
-            told, count = self.tell(context.float()), len(context)
-            values = told.new_zeros(count + 1, self.values)
-            kept = [told.new_zeros(count + 1, self.width) for _ in self.blocks]
-            start = 0
-            for end in followed(rows.ends, what):
-                # Products of very few rows round in another way. Rows that come along too early come again.
-                first = min(start, max(0, count - FEWEST_ROWS))
-                part = slice(first, max(end, min(first + FEWEST_ROWS, count)))
+        told, count = self.tell(context), len(context)
+        values = told.new_zeros(count + 1, self.values, dtype=torch.float32)
+        kept = [told.new_zeros(count + 1, self.width) for _ in self.blocks]
+        start = 0
+        for end in followed(rows.ends, what):
+            # Products of very few rows round in another way. Rows that come along too early come again.
+            first = min(start, max(0, count - FEWEST_ROWS))
+            part = slice(first, max(end, min(first + FEWEST_ROWS, count)))
 
-                def keep(layer: int, own: Tensor, part: slice = part) -> Tensor:
-                    kept[layer][part] = own
-                    return kept[layer]
+            def keep(layer: int, own: Tensor, part: slice = part) -> Tensor:
+                kept[layer][part] = own
+                return kept[layer]
 
-                outputs = self._outputs(rows.near[part], _seen(values, rows.far[part]), told[part], keep)
-                now = slice(start, end)
-                values[now] = choose(now, outputs[start - first : end - first])
-                start = end
+            outputs = self._outputs(rows.near[part], _seen(values, rows.far[part]), told[part], keep)
+            now = slice(start, end)
+            values[now] = choose(now, outputs[start - first : end - first])
+            start = end
 
     def _outputs(self, near: Tensor, seen: Tensor, told: Tensor, keep: Callable[[int, Tensor], Tensor]) -> Tensor:
         """`keep(layer, own)` takes the rows' activations and gives those of all rows, zeros last."""
