@@ -72,11 +72,11 @@ def windows(config: ModelConfig, m: Tensor, kept: Tensor | None = None) -> dict[
     everything, with parts that look at a whole map."""
     sizes = sorted({level.size for level in config.levels}, reverse=True)
     found = {size: Window.whole(size) for size in sizes}
-    hole = hole_of(m if kept is None else kept)
-    far = config.norm == "group" or config.head != "mixture" or any(level.autoregressive for level in config.levels)
-    if hole is None or far:
+    looking = config.head != "mixture"  # its pixels look at one another, and at the state beside them
+    hole = hole_of(m if kept is None or looking else kept)
+    if hole is None or config.norm == "group" or any(level.autoregressive for level in config.levels):
         return found
-    needed = hole.coarser(hole.size // sizes[0])
+    needed = hole.grown(int(looking)).coarser(hole.size // sizes[0])
     # Products of matrices round by how many rows there are: where positions attend to a caption, all of them do.
     attending = config.captions.attend if config.captions else []
     for size in sizes:
