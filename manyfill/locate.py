@@ -6,7 +6,7 @@ from manyfill.errors import ModelError
 from manyfill.manifest import first_line, recover
 
 WEIGHTS = Path(__file__).parent / "weights"
-DEFAULT_MODEL = WEIGHTS / "base64"
+DEFAULT_MODEL = WEIGHTS / "multiscale64"
 
 
 def shipped() -> dict[str, Path]:

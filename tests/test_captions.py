@@ -222,12 +222,12 @@ def test_captions_alone_are_learnt_and_who_gives_none_loses_nothing(
 
 
 def test_the_preset_starts_from_the_shipped_weights(captioned: Path) -> None:
-    settings = load([str(captioned)], preset="caption64", init="default")
+    settings = load([str(captioned)], preset="caption64", init="base64")
     assert settings.model == PRESETS["caption64"] and settings.data.masks["all"] > 0
-    plain = load([str(captioned)], init="default")
+    plain = load([str(captioned)], init="base64")
     assert plain.model.captions is None and plain.data.masks != settings.data.masks
-    assert load([str(captioned)], init="default", captions=True).model == PRESETS["caption64"]
-    before, reading = load_model().model, initial_state(settings, torch.device("cpu")).model.eval()
+    assert load([str(captioned)], init="base64", captions=True).model == PRESETS["caption64"]
+    before, reading = load_model("base64").model, initial_state(settings, torch.device("cpu")).model.eval()
     reading.vocabulary = Vocabulary.learnt(CAPTIONS, 300)
     x, m = cases(1, size=64)
     assert torch.equal(bound(reading, ["a dog"], x, m), bound(before, None, x, m))

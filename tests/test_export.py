@@ -244,7 +244,7 @@ def test_a_model_for_the_other_runtime(
     fill = ["fill", "photo.png", "--mask", "mask.png", "--model"]
     model = str(models["canvas"])
     assert f"manyfill export {model} --onnx" in refused(capsys, *fill, model, "--runtime", "onnx")
-    assert "manyfill export default --onnx" in refused(capsys, *fill, "default", "--runtime", "onnx")
+    assert "manyfill export base64 --onnx" in refused(capsys, *fill, "base64", "--runtime", "onnx")
     assert "--runtime onnx" in refused(capsys, *fill, str(exported), "--runtime", "torch")
     assert "--device" in refused(capsys, *fill, str(exported), "--device", "toaster")
     assert "--device cpu:one" in refused(capsys, *fill, str(exported), "--device", "cpu:one")

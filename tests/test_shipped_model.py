@@ -19,7 +19,7 @@ PHOTOGRAPHS = ("astronaut", "cat", "coffee", "rocket")
 def test_they_are_small_and_described(name: str) -> None:
     assert (locate(name) / "model.safetensors").stat().st_size < 16e6
     loaded = load_model(name)
-    assert loaded.model.config == PRESETS["base64" if name == "default" else name]
+    assert loaded.model.config == PRESETS["multiscale64" if name == "default" else name]
     assert "Licence of the data" in loaded.card
     assert loaded.figures["validation"]["bits_per_dim"] < 4.7
 

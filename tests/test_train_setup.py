@@ -73,7 +73,7 @@ def test_a_plain_model_is_given_autoregressive_parts(micro: Micro, tmp_path: Pat
 
 @pytest.mark.parametrize("preset", ["pixelvae64", "multiscale64", "caption64"])
 def test_presets_with_more_parts_start_from_the_shipped_model(preset: str, photos: Path) -> None:
-    assert load([str(photos)], preset=preset, init="default").model == PRESETS[preset]
+    assert load([str(photos)], preset=preset, init="base64").model == PRESETS[preset]
 
 
 # ----------------------------------------------------------------------------------------------------------- the data

@@ -46,8 +46,8 @@ def check(source: str, config: ModelConfig) -> None:
     what = "autoregressive priors" if chained else "" if config.head == "mixture" else f"a {config.head} head"
     if what:
         raise ConfigError(
-            f"{source}: has {what}, which draws position after position and cannot be exported; export a model with "
-            "head=mixture and gaussian priors"
+            f"{source}: has {what}, which draws position after position and cannot be exported; export base64, "
+            "or another model with head=mixture and gaussian priors"
         )
 
 
