@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from captions import CAPTIONS
+from pictures import patches, png, write_folder
 from training import stop_at
 
+from manyfill.models.pretrained import PretrainedText
 from manyfill.train.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
@@ -112,3 +116,21 @@ def test_the_quick_form_runs(name: str, tmp_path: Path) -> None:
     readme = (out / "README.md").read_text()
     rows = readme[readme.index(grid.START) : readme.index(grid.END)].splitlines()
     assert sum(line.startswith("|") for line in rows) >= 3 and "Not yet run" not in "".join(rows)
+
+
+@pytest.mark.slow
+def test_a_text_encoder_that_has_seen_pictures_is_one_to_train_with(tmp_path: Path) -> None:
+    data = write_folder(
+        tmp_path / "data",
+        {f"{i}.png": png(pixels) for i, pixels in enumerate(patches(6))}
+        | {f"{i}.txt": f"{caption}\n".encode() for i, caption in enumerate(CAPTIONS)},
+    )
+    where = ["--training", str(data), "--pictures", str(data), "--out", str(tmp_path / "encoder")]
+    command = [sys.executable, str(ROOT / "captions" / "encoder.py"), *where, "--size", "32", "--visits", "2"]
+    few = subprocess.run(command, capture_output=True, text=True, cwd=ROOT.parent)
+    assert few.returncode == 2 and "name more, or take a smaller --batch" in few.stderr
+    done = subprocess.run([*command, "--batch", "2"], capture_output=True, text=True, cwd=ROOT.parent)
+    assert done.returncode == 0 and "visit 2: loss" in done.stdout, done.stderr
+    encoder = PretrainedText(str(tmp_path / "encoder"))
+    read = encoder.read(CAPTIONS[:2], 8)
+    assert encoder.width == 192 and not torch.equal(read[0], read[1])

@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from caption_bounds import Row, guided, measured, shown
-from grid import Table, publish, wilson
+from grid import Table, publish, stored, wilson
 
 from manyfill.data import open_source
 from manyfill.errors import ConfigError, ManyfillError
@@ -290,7 +290,10 @@ def main() -> None:
     changes = (guided_nats - guided_nats[:, WEIGHTS.index(1.0), None]) / math.log(2)
     over = [interval(change) for change in changes.T]
     records.append({"kind": "guidance", "weights": WEIGHTS, "pictures": len(changes), "over_weight_1": over})
-    records += parity(options, out) if options.parity_steps else ()
+    if options.parity_steps:
+        done = [] if options.quick else stored(home / "results.json")
+        same = [r for r in done if r["kind"] == "parity" and r["steps"] == options.parity_steps]
+        records += same or parity(options, out)
     save_png((out if options.quick else home) / "fills.png", sheet(filler))
     publish(options, home, records, table(records), plot(records))
 
