@@ -85,7 +85,9 @@ def draw(
             progress(effort, done)
 
     tick(0)
-    tiles = sum(len(octaves.cells(part.own, config.size)) for shown in pictures for part in shown.parts)
+    tiles = sum(
+        octaves.rows(*hole, config.size) for shown in pictures for hole in zip(shown.parts, shown.sizes, strict=True)
+    )
     portion = min(max(1, tile_batch // tiles), octaves.PORTION)
     for start in range(0, len(own[0]), portion):
         began = perf_counter()

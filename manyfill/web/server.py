@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import uvicorn
@@ -26,8 +27,10 @@ def serve(
     max_memory: int | None = None,
 ) -> None:
     """Load the model and answer until interrupted; raises ModelError, ConfigError for a port in use."""
-    filler = Filler.from_pretrained(model, device, max_memory=max_memory)
-    _warm_up(filler)
+    # In a thread that ends: where two have computed, OpenMP takes the processors for overbooked, and a fill takes twice
+    # as long.
+    with ThreadPoolExecutor(1) as apart:
+        filler = apart.submit(_ready, model, device, max_memory).result()
     if not access.token and not is_loopback(access.host):
         print(UNGUARDED.format(host=access.host, port=port), file=sys.stderr)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every malformed form
@@ -52,10 +55,12 @@ def serve(
     uvicorn.Server(config).run([socket])
 
 
-def _warm_up(filler: Filler) -> None:
-    """The first fill of a process takes longer than those that follow: nobody should wait for it."""
+def _ready(model: str, device: str | None, max_memory: int | None) -> Filler:
+    """The model, warmed up: the first fill of a process takes longer than those that follow, and nobody should wait."""
+    filler = Filler.from_pretrained(model, device, max_memory=max_memory)
     Image.init()  # else the first file that is no picture makes PIL look for more formats
     size = filler.config.size
     hole = np.zeros((size, size), bool)
     hole[size // 4 : size // 2] = True
     filler(np.full((size, size, filler.config.channels), 127, np.uint8), hole, n=2)
+    return filler
