@@ -130,15 +130,21 @@ def conduct(
     plot: Callable[[list[dict[str, Any]]], "Figure"],
     size: int = 32,
 ) -> None:
-    """A script's `main`, given `cells` (whether only the quick ones) and what is made of them, on pictures of `size`.
-
-    What a user can mend becomes one line and exit code 2.
-    """
+    """A script that runs `cells` (told whether only the quick ones) on pictures of `size`, and what comes of them."""
     options, home = arguments(description), Path(script).parent
-    try:
+
+    def main() -> None:
         records = run_grid(options, home, cells(options.quick), measure, size)
         if records:
             publish(options, home, records, table(records), plot(records))
+
+    command(main)
+
+
+def command(main: Callable[[], None]) -> None:
+    """Run a script's `main`: what a user can mend becomes one line and exit code 2."""
+    try:
+        main()
     except ManyfillError as error:
         print("error:", error, file=sys.stderr)
         sys.exit(2)

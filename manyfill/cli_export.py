@@ -11,7 +11,7 @@ def export(model: str = "base64", /, *, onnx: Path, precision: Literal["fp32", "
     ----------
     model
         A model directory, a Hugging Face hub id, or a shipped model's name; base64 if left out, since the default model
-        draws pixel after pixel, which no graph does.
+        draws groups of pixels one after the other, which no graph does.
     onnx
         The directory to write; an exported model that is there already is replaced.
     precision

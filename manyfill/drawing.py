@@ -85,9 +85,7 @@ def draw(
             progress(effort, done)
 
     tick(0)
-    tiles = sum(
-        octaves.rows(*hole, config.size) for shown in pictures for hole in zip(shown.parts, shown.sizes, strict=True)
-    )
+    tiles = afforded.tiles // len(own[0])  # of a fill of every picture
     portion = min(max(1, tile_batch // tiles), octaves.PORTION)
     for start in range(0, len(own[0]), portion):
         began = perf_counter()

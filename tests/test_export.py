@@ -245,6 +245,7 @@ def test_a_model_for_the_other_runtime(
     model = str(models["canvas"])
     assert f"manyfill export {model} --onnx" in refused(capsys, *fill, model, "--runtime", "onnx")
     assert "manyfill export base64 --onnx" in refused(capsys, *fill, "base64", "--runtime", "onnx")
+    assert "export base64" in refused(capsys, "export", "default", "--onnx", "new")
     assert "--runtime onnx" in refused(capsys, *fill, str(exported), "--runtime", "torch")
     assert "--device" in refused(capsys, *fill, str(exported), "--device", "toaster")
     assert "--device cpu:one" in refused(capsys, *fill, str(exported), "--device", "cpu:one")

@@ -22,11 +22,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from grid import command
+
 from manyfill.data import Source, open_source
 from manyfill.data.captions import captions_at, captions_of, mirrored
 from manyfill.data.loader import tile
 from manyfill.device import autocast
-from manyfill.errors import ConfigError, ManyfillError
+from manyfill.errors import ConfigError
 from manyfill.models.tokens import Vocabulary
 
 TOKENS, LONGEST, WIDTH = 4096, 32, 192
@@ -175,8 +179,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ManyfillError as error:
-        print("error:", error, file=sys.stderr)
-        sys.exit(2)
+    command(main)

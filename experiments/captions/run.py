@@ -18,10 +18,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from caption_bounds import Row, guided, measured, shown
-from grid import Table, publish, stored, wilson
+from grid import Table, command, publish, stored, wilson
 
 from manyfill.data import open_source
-from manyfill.errors import ConfigError, ManyfillError
+from manyfill.errors import ConfigError
 from manyfill.evaluate.scores import Estimate, estimate
 from manyfill.files import make_folder, save_text
 from manyfill.images import contact_sheet, resize, save_png
@@ -299,10 +299,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ManyfillError as error:
-        print("error:", error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    command(main)
