@@ -4,9 +4,7 @@ import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import uvicorn
-from PIL import Image
 
 from manyfill.errors import ConfigError
 from manyfill.pipeline import Filler
@@ -27,15 +25,15 @@ def serve(
     max_memory: int | None = None,
 ) -> None:
     """Load the model and answer until interrupted; raises ModelError, ConfigError for a port in use."""
-    # In a thread that ends: where two have computed, OpenMP takes the processors for overbooked, and a fill takes twice
-    # as long.
-    with ThreadPoolExecutor(1) as apart:
-        filler = apart.submit(_ready, model, device, max_memory).result()
+    with ThreadPoolExecutor(1) as apart:  # a thread that ends, and leaves it to others to compute: see Service.warm_up
+        filler = apart.submit(Filler.from_pretrained, model, device, max_memory=max_memory).result()
+    app = create_app(filler, access, limits)
+    app.state.service.warm_up()
     if not access.token and not is_loopback(access.host):
         print(UNGUARDED.format(host=access.host, port=port), file=sys.stderr)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every malformed form
     config = uvicorn.Config(
-        create_app(filler, access, limits),
+        app,
         host=access.host,
         port=port,
         log_level="warning",
@@ -53,14 +51,3 @@ def serve(
     token = f"#token={access.token}" if access.token else ""
     print(f"open http://{name}:{port}/{token}  (Ctrl-C ends)", flush=True)
     uvicorn.Server(config).run([socket])
-
-
-def _ready(model: str, device: str | None, max_memory: int | None) -> Filler:
-    """The model, warmed up: the first fill of a process takes longer than those that follow, and nobody should wait."""
-    filler = Filler.from_pretrained(model, device, max_memory=max_memory)
-    Image.init()  # else the first file that is no picture makes PIL look for more formats
-    size = filler.config.size
-    hole = np.zeros((size, size), bool)
-    hole[size // 4 : size // 2] = True
-    filler(np.full((size, size, filler.config.channels), 127, np.uint8), hole, n=2)
-    return filler

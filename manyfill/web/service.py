@@ -6,18 +6,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import numpy as np
+from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from manyfill.inputs import Subject
+from manyfill.encode import Encoding
+from manyfill.images import png_bytes
+from manyfill.inputs import Sampling, Subject
 from manyfill.pipeline import Filler
 from manyfill.web.metrics import Metrics
-from manyfill.web.result import Result, View, volume, weight
+from manyfill.web.result import Result, View, archive, volume, weight
 from manyfill.web.results import Results
 from manyfill.web.settings import Limits
 from manyfill.web.slot import Budget, Slot, Turn
 from manyfill.web.work import Drawing, Gone, open_subject
 
+WARMING = 8  # fills
 SWEEP, LOOK = 30.0, 0.2  # seconds between looks for results that nobody wants, and for clients that have gone
 TOO_MUCH = "n: {} fills of this size are too many for one answer; ask for at most {}"
 
@@ -73,6 +78,22 @@ class Service:
         self.slot, self.budget = Slot(self.limits.waiting), Budget(self.limits.held)
         self.results = Results(self.limits.kept, self.limits.results, self.limits.keeping)
         self.metrics = Metrics(self.slot, self.budget, self.results)
+
+    def warm_up(self) -> None:
+        """Fill a grey picture, each thread doing its part: a first time takes longer, and memory that it takes stays.
+
+        In these threads and no others: where two have computed, OpenMP takes the processors for overbooked, and a fill
+        takes twice as long.
+        """
+        size, channels = self.filler.config.size, self.filler.config.channels
+        hole = np.zeros((size, size, 1), np.uint8)
+        hole[size // 4 : -size // 4, size // 4 : -size // 4] = 255
+        image, mask = png_bytes(np.full((size, size, channels), 127, np.uint8)), png_bytes(hole)
+        Image.init()  # else the first file that is no picture makes PIL look for more formats
+        subject = self.slot.decoding_thread.submit(open_subject, image, mask, self.limits.pixels).result()
+        drawing = Drawing(self.filler, subject, Sampling(n=min(WARMING, self.limits.fills)), Encoding())
+        self.slot.model_thread.submit(lambda: list(drawing.portions(lambda: True))).result()
+        self.slot.encoding_thread.submit(lambda: archive(drawing.whole().files())).result()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
