@@ -17,7 +17,8 @@ MICRO = ModelConfig(
     kinds=2,
 )
 PLAIN = {"canvas": False, "guide": False, "border": "conv", "down": "maxpool", "up": "bilinear", "norm": "batch"}
-CONFIGS = {"canvas": MICRO, "plain": MICRO.model_copy(update=PLAIN)}
+CHANGES = {"canvas": {}, "plain": PLAIN, "multiscale": {"head": "multiscale"}}
+CONFIGS = {name: MICRO.model_copy(update=change) for name, change in CHANGES.items()}
 
 
 def stored(config: ModelConfig, directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A network as three graphs in ONNX, whose noise is an input.
+"""A network as three or four graphs in ONNX, whose noise is an input.
 
     expectation  x, m, guide, present             -> completed
     encoder      completed, m, guide, present     -> recalled*, picture*, missing*  (by size)
@@ -7,7 +7,14 @@
 The first is the closed form, which needs its single precision whatever the others are stored in; a model without a
 canvas has none. All batches are dynamic. In the sampler what is told (T tiles) is one tile or as many as are drawn (N).
 
-Legend: C channels, S the model's size, Z latent channels, R hole pixels of all N tiles.
+With a head that draws the hole's pixels in stages, the sampler goes as far as the first, and another graph draws those
+of one stage, given what was told and kept of those before it:
+
+    sampler      x, recalled*, picture*, missing*, z*, given, where -> rank, stage, near, far, told, own, base, latents*
+    stage        near, far, told, own, base, uniform, values, kept* -> fill, mean, value, keep*  (by layer)
+
+Legend: C channels, S the model's size, Z latent channels, R hole pixels of all N tiles, r those of one stage, T the
+neighbours of a pixel, W the width of the head's network, V what it is told of a pixel, P a pixel's raw parameters.
 """
 
 import contextlib
@@ -30,25 +37,20 @@ from manyfill.distributions import Gaussian
 from manyfill.errors import ConfigError
 from manyfill.models.config import ModelConfig
 from manyfill.models.hvae import ConditionalHVAE, Known
+from manyfill.models.pixelcnn import PixelCNNHead
 from manyfill.models.topdown import Evidence
-from manyfill.runtime.exported import ENCODER, EXPECTATION, SAMPLER
+from manyfill.runtime.exported import ENCODER, EXPECTATION, SAMPLER, STAGE
 
 OPSET = 20
 TILES, DRAWN, PIXELS = "tiles", "drawn", "pixels"  # the names of the dynamic dimensions
 
 
 def check(source: str, config: ModelConfig) -> None:
-    """ConfigError for a network that reads captions, or draws position after position, which no graph of a fixed length
-    does."""
-    if config.captions is not None:
-        raise ConfigError(f"{source}: reads captions, which cannot be exported; export a model without captions")
+    """ConfigError for a network that reads captions, or whose latents are drawn position after position."""
     chained = any(level.autoregressive for level in config.levels)
-    what = "autoregressive priors" if chained else "" if config.head == "mixture" else f"a {config.head} head"
-    if what:
-        raise ConfigError(
-            f"{source}: has {what}, which draws position after position and cannot be exported; export base64, "
-            "or another model with head=mixture and gaussian priors"
-        )
+    if config.captions is not None or chained:
+        what, without = ("reads captions", "captions") if config.captions else ("has autoregressive priors", "them")
+        raise ConfigError(f"{source}: {what}, which cannot be exported; export a model without {without}")
 
 
 class Encoder(nn.Module):
@@ -75,16 +77,72 @@ class Sampler(nn.Module):
     ) -> list[Tensor]:
         """z (N, Z, size, size) by level are deviations in the prior's units, those before level `given` the latents
         themselves; where (R,) are the hole's pixels among all N * S * S, uniform (R, K + C) their noise."""
+        h, canvas, known, _, latents = self.traversed(x, told, z, given)
+        head = self.model.head
+        return [*head.draw(h, canvas, known, where, head.uniform(x, uniform)), *latents]
+
+    def traversed(
+        self, x: Tensor, told: list[Tensor], z: list[Tensor], given: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
+        """The state, the canvas, the known pixels and the hole of N tiles, and their latents by level."""
         recalled, pictures, missing = unflat(dict(zip(self.names, told, strict=True)))
 
         def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
             return torch.where(given > level, z[level], prior.sample(z[level]))
 
         h, canvas, steps = self.model.topdown(Evidence(recalled, pictures), None, missing, choose)
-        head, count = self.model.head, z[0].shape[0]
-        known, canvas = (t.expand(count, -1, -1, -1) for t in (x, canvas))  # without a canvas that is one tile's, empty
-        fill, mean = head.draw(h, canvas, known, where, head.uniform(x, uniform))
-        return [fill, mean, *(step.z for step in steps)]
+        shared = canvas, x, missing[self.model.config.size]  # which may be one tile's
+        canvas, known, m = (t.expand(z[0].shape[0], -1, -1, -1) for t in shared)
+        return h, canvas, known, m, [step.z for step in steps]
+
+
+class Opening(Sampler):
+    """The sampler of a head that draws in stages, up to the first of them."""
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, told: list[Tensor], z: list[Tensor], given: Tensor, where: Tensor
+    ) -> list[Tensor]:
+        """As `Sampler`; rank and stage (R,), near and far (R, T) of `Rows`, what the network is told (R, ...), the raw
+        parameters so far (R, P), what the means start from (R, C); latents."""
+        h, canvas, known, m, latents = self.traversed(x, told, z, given)
+        head = self.model.head
+        assert isinstance(head, PixelCNNHead)
+        rows = head.network.ordered(where, h.shape[0])
+        own, base, context = head.begin(rows, h, canvas, known, m)
+        return [rows.rank, rows.stage, rows.near, rows.far, head.network.tell(context), own, base, *latents]
+
+
+class Stage(nn.Module):
+    """The pixels of one stage."""
+
+    def __init__(self, head: PixelCNNHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(
+        self,
+        near: Tensor,
+        far: Tensor,
+        told: Tensor,
+        own: Tensor,
+        base: Tensor,
+        uniform: Tensor,
+        values: Tensor,
+        kept: list[Tensor],
+    ) -> list[Tensor]:
+        """Of the stage's r rows: pixels and means (r, C), what is told of them (r, V), activations (r, W) by layer.
+
+        values (R + 1, V) and kept (R + 1, W) by layer are those of all rows, as far as they are drawn, zeros last.
+        """
+        layers: list[Tensor] = []
+
+        def keep(layer: int, fresh: Tensor) -> Tensor:
+            layers.append(fresh)
+            return kept[layer]  # neighbours are of earlier stages
+
+        raw = own + self.head.network.outputs(near, far, values, told, keep)
+        pixels, value = self.head.choose(raw, base, self.head.uniform(base, uniform))
+        return [pixels, self.head.mixture(raw, base).mean(), value, *layers]
 
 
 def flat(known: Known) -> dict[str, Tensor]:
@@ -115,30 +173,44 @@ def graphs(model: ConditionalHVAE) -> dict[str, bytes]:
     found[ENCODER] = _onnx(Encoder(model), inputs, tiles, ["completed", *names[1:]], list(known))
     z = [torch.zeros(two, level.latent, level.size, level.size) for level in config.levels]
     where = torch.arange(two * config.size**2)
-    drawing = (
-        x[:1],
-        list(known.values()),
-        z,
-        torch.tensor(0),
-        where,
-        torch.full((len(where), config.pixel_noise), 0.5),
-    )
+    drawing = [x[:1], list(known.values()), z, torch.tensor(0), where]
     drawn, pixels = {0: Dim(DRAWN)}, {0: Dim(PIXELS)}
+    shapes: list[object] = [None, [None] * len(known), [drawn] * len(z), None, pixels]
     levels = [f"{level:02d}" for level in range(1, len(z) + 1)]
-    found[SAMPLER] = _onnx(
-        Sampler(model, list(known)),
-        drawing,
-        [None, [None] * len(known), [drawn] * len(z), None, pixels, pixels],
-        ["x", *known, *(f"z{level}" for level in levels), "given", "where", "uniform"],
-        ["fill", "mean", *(f"latents{level}" for level in levels)],
-        spread=["x", *known],
-    )
+    names = ["x", *known, *(f"z{level}" for level in levels), "given", "where"]
+    latents, spread = [f"latents{level}" for level in levels], ["x", *known]
+    if isinstance(model.head, PixelCNNHead):
+        opened = ["rank", "stage", "near", "far", "told", "own", "base"]
+        opening = Opening(model, list(known))
+        found[SAMPLER] = _onnx(opening, drawing, shapes, names, opened + latents, spread)
+        found[STAGE] = _stage(model.head, opening(*drawing)[2:7])
+    else:
+        uniform = torch.full((len(where), config.pixel_noise), 0.5)
+        sampler, outputs = Sampler(model, list(known)), ["fill", "mean", *latents]
+        found[SAMPLER] = _onnx(sampler, [*drawing, uniform], [*shapes, pixels], [*names, "uniform"], outputs, spread)
     return found
+
+
+def _stage(head: PixelCNNHead, opened: Sequence[Tensor]) -> bytes:
+    """The graph of one stage, given what was opened: near, far, told, own, base of all rows."""
+    few, count, network = 5, len(opened[0]) + 1, head.network
+    near, far, told, own, base = (t[:few] for t in opened)
+    uniform = torch.full((few, head.noise), 0.5)
+    values, kept = torch.zeros(count, network.values), [torch.zeros(count, network.width) for _ in network.blocks]
+    layers = [f"{layer:02d}" for layer in range(1, len(kept) + 1)]
+    now, ever = {0: Dim("now")}, {0: Dim("ever")}
+    return _onnx(
+        Stage(head),
+        [near, far, told, own, base, uniform, values, kept],
+        [now, now, now, now, now, now, ever, [ever] * len(kept)],
+        ["near", "far", "told", "own", "base", "uniform", "values", *(f"kept{layer}" for layer in layers)],
+        ["fill", "mean", "value", *(f"keep{layer}" for layer in layers)],
+    )
 
 
 def _onnx(
     module: nn.Module,
-    inputs: tuple[object, ...],
+    inputs: Sequence[object],
     shapes: Sequence[object],
     names: list[str],
     outputs: list[str],
@@ -147,10 +219,10 @@ def _onnx(
     """A module's graph. The inputs of `spread`, traced with a batch of 1, may also have the batch of all others: what
     meets them broadcasts."""
     with _quiet():
-        program = torch.export.export(module, inputs, dynamic_shapes=tuple(shapes), strict=False)
+        program = torch.export.export(module, tuple(inputs), dynamic_shapes=tuple(shapes), strict=False)
         made = torch.onnx.export(
             program,
-            inputs,
+            tuple(inputs),
             input_names=names,
             output_names=outputs,
             dynamic_shapes=tuple(shapes),

@@ -10,6 +10,7 @@ Shapes: B batch, C channels, S size, R hole positions of the whole batch (rows),
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -56,14 +57,18 @@ def skewed(size: int) -> Order:
 @dataclass(frozen=True)
 class Rows:
     """The hole's positions in the order they are drawn: where (R,) they are among all B*S*S, their rank (R,) in the
-    order of reading, their stage (R,), each stage's end, and the rows (R, T) of their earlier neighbours."""
+    order of reading, their stage (R,), and the rows (R, T) of their earlier neighbours."""
 
     where: Tensor
     rank: Tensor
     stage: Tensor
-    ends: list[int]
     near: Tensor
     far: Tensor
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """Each stage's end."""
+        return self.stage.unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
 
     def take(self, x: Tensor) -> Tensor:
         """The rows (R, C) of maps (B, C, S, S)."""
@@ -101,24 +106,25 @@ class CausalNetwork(nn.Module):
 
     def rows(self, m: Tensor) -> Rows:
         """The positions where m (B, 1, S, S) is 1, in the network's order."""
-        places = m[0].numel()
-        read = m.flatten().nonzero()[:, 0]
-        stage, rank = self.order.stage.to(m.device).flatten()[read % places].sort(stable=True)
+        return self.ordered(m.flatten().nonzero()[:, 0], len(m))
+
+    def ordered(self, read: Tensor, pictures: int) -> Rows:
+        """The same of positions `read` (R,) among all B * S * S, in the order of reading."""
+        places, count = len(self.near), read.shape[0]  # not len(), which is a constant to a graph
+        turns = torch.arange(count, device=read.device)
+        stage = self.order.stage.to(read.device).flatten()[read % places]
+        rank = (stage * count + turns).argsort()  # no two are alike, so that any way of sorting does
         where = read[rank]
         picture, place = where // places, where % places
         # The row of each position, with one more in every picture for what may not be seen.
-        row = where.new_full((len(m) * (places + 1),), len(where))
-        row[where + picture] = torch.arange(len(where), device=m.device)
+        row = where.new_full((pictures * (places + 1),), count).index_copy(0, where + picture, turns)
         start = (picture * (places + 1))[:, None]
-        near, far = (row[start + table.to(m.device)[place]] for table in (self.near, self.far))
-        ends = stage.unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
-        return Rows(where, rank, stage, ends, near, far)
+        near, far = (row[start + table.to(read.device)[place]] for table in (self.near, self.far))
+        return Rows(where, rank, stage[rank], near, far)
 
     def forward(self, rows: Rows, values: Tensor, context: Tensor) -> Tensor:
         """The outputs (R, outputs) of all rows at once, for values (R, values) and context (R, context)."""
-        return self._outputs(
-            rows.near, _seen(_closed(values), rows.far), self.tell(context), lambda _, own: _closed(own)
-        )
+        return self.outputs(rows.near, rows.far, _closed(values), self.tell(context), lambda _, own: _closed(own))
 
     def draw(self, rows: Rows, context: Tensor, choose: Callable[[slice, Tensor], Tensor], what: str) -> None:
         """Stage by stage: the outputs of its rows go to `choose(part, outputs)`, which gives their values.
@@ -138,15 +144,20 @@ class CausalNetwork(nn.Module):
                 kept[layer][part] = own
                 return kept[layer]
 
-            outputs = self._outputs(rows.near[part], _seen(values, rows.far[part]), told[part], keep)
+            outputs = self.outputs(rows.near[part], rows.far[part], values, told[part], keep)
             now = slice(start, end)
             values[now] = choose(now, outputs[start - first : end - first])
             start = end
 
-    def _outputs(self, near: Tensor, seen: Tensor, told: Tensor, keep: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """`keep(layer, own)` takes the rows' activations and gives those of all rows, zeros last."""
+    def outputs(
+        self, near: Tensor, far: Tensor, values: Tensor, told: Tensor, keep: Callable[[int, Tensor], Tensor]
+    ) -> Tensor:
+        """What is to be said of some rows, whose neighbours are `near` and `far` among the `values` of all.
+
+        `keep(layer, own)` takes the rows' activations and gives those of all; of all rows the last is zeros.
+        """
         told_first, *told_blocks = told.split([self.width] + [2 * self.width] * len(self.blocks), 1)
-        h = self.enter(seen) + told_first
+        h = self.enter(_seen(values, far)) + told_first
         for layer, (block, told_block) in enumerate(zip(self.blocks, told_blocks, strict=True)):
             own = F.silu(h)
             h = block(h, own, _seen(keep(layer, own), near), told_block)
@@ -160,4 +171,4 @@ def _closed(rows: Tensor) -> Tensor:
 
 def _seen(rows: Tensor, neighbours: Tensor) -> Tensor:
     """The rows of all neighbours (R, T) side by side."""
-    return rows.index_select(0, neighbours.flatten()).view(len(neighbours), neighbours.shape[1] * rows.shape[1])
+    return rows.index_select(0, neighbours.flatten()).view(neighbours.shape[0], neighbours.shape[1] * rows.shape[1])

@@ -51,18 +51,29 @@ class PixelCNNHead(MixtureHead):
     ) -> tuple[Tensor, Tensor]:
         """As `Head`."""
         rows = self.network.rows(m)
-        base, own = rows.take(canvas), self.project(self.active(rows.take(h))).float()
-        component, value = self.uniform(m, noise)[rows.rank].split([self.mixtures, self.channels], 1)
-        raw, pixels = torch.zeros_like(own), torch.zeros_like(value)
+        own, base, context = self.begin(rows, h, canvas, known, m)
+        uniform = self.uniform(m, noise)[rows.rank]
+        raw, pixels = torch.zeros_like(own), torch.zeros_like(base)
 
         def choose(now: slice, told: Tensor) -> Tensor:
             raw[now] = own[now] + told
-            pixels[now] = self.mixture(raw[now], base[now]).sample(component[now], value[now])
-            return _told(pixels[now], base[now])
+            pixels[now], values = self.choose(raw[now], base[now], uniform[now])
+            return values
 
-        self.network.draw(rows, self.context(rows, h, canvas, known, m), choose, self.what)
+        self.network.draw(rows, context, choose, self.what)
         mean = self.mixture(raw, base).mean()
         return pasted(pixels, rows.where, known), pasted(mean, rows.where, known)
+
+    def begin(self, rows: Rows, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is known of each pixel before any is drawn: its raw parameters so far, what its means start from (R, C),
+        and what the network is told."""
+        own = self.project(self.active(rows.take(h))).float()
+        return own, rows.take(canvas), self.context(rows, h, canvas, known, m)
+
+    def choose(self, raw: Tensor, base: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (R, C), and what the network is told of them, from raw parameters and uniform numbers (R, K + C)."""
+        pixels = self.mixture(raw, base).sample(*uniform.split([self.mixtures, self.channels], 1))
+        return pixels, _told(pixels, base)
 
     def context(self, rows: Rows, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor) -> Tensor:
         """What each pixel is told (R, W) that does not depend on the hole's pixels."""

@@ -13,7 +13,7 @@ from manyfill.models.config import ModelConfig, Strict, parse
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-EXPECTATION, ENCODER, SAMPLER = "expectation", "encoder", "sampler"
+EXPECTATION, ENCODER, SAMPLER, STAGE = "expectation", "encoder", "sampler", "stage"
 
 
 class Export(Strict):
@@ -77,6 +77,8 @@ def read_exported(directory: Path) -> Exported:
         raise ModelError(f"{directory}: was exported by another version of manyfill; export the model anew")
     config = parse(ModelConfig, parts["config.json"], f"{directory}/config.json")
     export = parse(Export, described, f"{directory}/export.json")
-    if len(export.temperatures) != len(config.levels) or (EXPECTATION in graphs) != config.canvas:
+    optional = {EXPECTATION: config.canvas, STAGE: config.head != "mixture"}
+    fits = all((name in graphs) == needed for name, needed in optional.items())
+    if len(export.temperatures) != len(config.levels) or not fits:
         raise ModelError(f"{directory}: export.json does not fit config.json; {mend}")
     return Exported(config, export, graphs, card, parts["figures.json"])

@@ -5,6 +5,7 @@ Legend: T tiles that are told, N tiles that are drawn, C channels, S the model's
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from manyfill.manifest import first_line
 from manyfill.processors import processors, threads
 from manyfill.rng import TwisterDraws
 from manyfill.runtime import Masked, Noise, Runtime, Said, Tiles
-from manyfill.runtime.exported import ENCODER, EXPECTATION, SAMPLER, Exported
+from manyfill.runtime.exported import ENCODER, EXPECTATION, SAMPLER, STAGE, Exported
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -69,7 +70,31 @@ class Graphs(Runtime):
         inputs["where"] = np.flatnonzero(told.m.repeat(copies, 0))
         inputs["uniform"] = noise.pixels
         found = self.run(SAMPLER, inputs)
+        if STAGE in self.sessions:
+            found |= self._stages(inputs, found)
         return Tiles(found["fill"], found["mean"], [found[f"latents{n:02d}"] for n in range(1, len(noise.levels) + 1)])
+
+    def _stages(self, inputs: dict[str, np.ndarray], opened: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Fills and means (N, C, S, S), the hole's pixels stage by stage."""
+        where = inputs["where"][opened["rank"]]
+        rows = {name: opened[name] for name in ("near", "far", "told", "own", "base")}
+        rows["uniform"] = inputs["uniform"][opened["rank"]]
+        # What is known of the rows drawn so far, with a last one of zeros: what a pixel sees where it may see nothing.
+        shapes = {each.name: each.shape[1] for each in self.sessions[STAGE].get_inputs() if each.name not in rows}
+        drawn = {name: np.zeros((len(where) + 1, width), np.float32) for name, width in shapes.items()}
+        tiles = len(inputs["z01"])
+        maps = [np.repeat(inputs["x"], tiles // len(inputs["x"]), 0).transpose(0, 2, 3, 1).copy() for _ in range(2)]
+        flat = [each.reshape(-1, each.shape[-1]) for each in maps]
+        ends = np.flatnonzero(np.diff(opened["stage"], append=-1)) + 1
+        for start, end in pairwise([0, *ends.tolist()]):
+            now = slice(start, end)
+            found = self.run(STAGE, drawn | {name: values[now] for name, values in rows.items()})
+            for each, name in zip(flat, ("fill", "mean"), strict=True):
+                each[where[now]] = found[name]
+            for name, values in drawn.items():
+                values[now] = found[name.replace("kept", "keep") if name != "values" else "value"]
+        fill, mean = (np.ascontiguousarray(each.transpose(0, 3, 1, 2)) for each in maps)
+        return {"fill": fill, "mean": mean}
 
     @cached_property
     def digest(self) -> str:
