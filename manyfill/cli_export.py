@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Literal
 
 
-def export(model: str = "base64", /, *, onnx: Path, precision: Literal["fp32", "fp16", "int8"] = "fp32") -> None:
+def export(model: str = "default", /, *, onnx: Path, precision: Literal["fp32", "fp16", "int8"] = "fp32") -> None:
     """Write MODEL as ONNX graphs, which `fill --model` draws with on onnxruntime, without torch.
 
     Parameters
     ----------
     model
-        A model directory, a Hugging Face hub id, or a shipped model's name; base64 if left out, since the default model
-        draws groups of pixels one after the other, which no graph does.
+        A model directory, a Hugging Face hub id, or a shipped model's name.
     onnx
         The directory to write; an exported model that is there already is replaced.
     precision

