@@ -44,13 +44,15 @@ class Box(NamedTuple):
 class Part:
     """One of a picture's holes, far from the others, in the square around it.
 
-    pixels uint8 (side, side, C); missing bool (side, side), all that is missing there; own, the part of it to fill.
+    pixels uint8 (side, side, C); missing bool (side, side), all that is missing there; own, the part of it to fill;
+    `excerpt`, whether the square leaves some of the picture out.
     """
 
     box: Box
     pixels: np.ndarray
     missing: np.ndarray
     own: np.ndarray
+    excerpt: bool
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def _part(group: "_Group", pixels: np.ndarray, hole: np.ndarray, labels: np.ndar
     box = group.box(hole.shape, size)
     missing, chosen = box.cut(hole), np.isin(labels, list(group.labels))
     rows, columns = box.places(*hole.shape)
-    return Part(box, box.cut(pixels), missing, missing & chosen[np.ix_(rows // size, columns // size)])
+    own = missing & chosen[np.ix_(rows // size, columns // size)]
+    return Part(box, box.cut(pixels), missing, own, box.side < max(hole.shape))
 
 
 def _groups(hole: np.ndarray, labels: np.ndarray, size: int) -> Iterator[_Group]:

@@ -23,9 +23,16 @@ from manyfill.recipe import Layer, Recipe
 from manyfill.runtime import Masked, Noise, Runtime, Said
 
 TILE_BATCH = 32
-# Of the latents in tiles with a guide, on top of the fill's own. The guide is the model's own answer, rougher than a
-# photograph; at 1 each octave would take that for a sign of rough detail, and add more of it.
-REFINEMENT = 0.7
+CALM = {1: 0.6, 2: 0.8}
+"""Temperatures, on top of a fill's own, of the finest latents of the first size, by the pixels that a latent is wide.
+
+The model learnt what a tile without a guide looks like mostly from pictures shrunk whole, whose neighbouring pixels
+differ more than in an excerpt of a picture: at 1 it draws excerpts too rough. A tile that is a whole picture is drawn
+as the model has it.
+"""
+AGAIN = 0.85
+"""Temperature of all latents from the second doubling on. The guide is then as rough as a photograph or rougher; each
+octave takes that for a sign of rough detail and would add more."""
 PORTION = 16  # fills that share what is known of a tile
 Tick = Callable[[int], None]
 
@@ -117,6 +124,13 @@ class Canvas:
             np.empty((len(recipes), len(self.cells), level.latent, level.size, level.size), np.float32)
             for level in config.levels
         ]
+
+    def temperature(self, size: int) -> float:
+        """Of latents of this size, on top of the fill's own."""
+        if self.step == 0:
+            calm = self.part.excerpt or self.part.box.side > self.config.size
+            return CALM.get(self.config.size // size, 1.0) if calm else 1.0
+        return 1.0 if self.step == 1 else AGAIN
 
     def advance(self) -> None:
         """Go on to the next size."""
@@ -269,7 +283,7 @@ def _masked(rows: Sequence[Row], holes: Sequence[np.ndarray]) -> Masked:
 def _noise(runtime: Runtime, rows: Sequence[Row], pixels: Sequence[int]) -> Noise:
     """Of rows with so many hole pixels each."""
     config, draws, first = runtime.config, runtime.draws, rows[0].canvas
-    warmth, given = (1.0, len(first.given)) if first.step == 0 else (REFINEMENT, 0)
+    given = len(first.given) if first.step == 0 else 0
 
     def latents(level: int, calibrated: float) -> np.ndarray:
         if level < given:
@@ -277,7 +291,8 @@ def _noise(runtime: Runtime, rows: Sequence[Row], pixels: Sequence[int]) -> Nois
         layers, spec = [row.layer(level) for row in rows], config.levels[level]
         shape = spec.latent, spec.size, spec.size
         noise = [layer.normal(draws, shape, level, *row.where) for layer, row in zip(layers, rows, strict=True)]
-        scales = [np.float32(warmth * calibrated * layer.temperature) for layer in layers]
+        warmths = [calibrated * row.canvas.temperature(spec.size) for row in rows]
+        scales = [np.float32(warmth * layer.temperature) for warmth, layer in zip(warmths, layers, strict=True)]
         return np.stack([scale * own for scale, own in zip(scales, noise, strict=True)])
 
     last, width = len(config.levels) - 1, config.pixel_noise

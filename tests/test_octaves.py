@@ -15,7 +15,7 @@ from manyfill.masks import draw
 from manyfill.models.config import PRESETS
 from manyfill.models.hvae import ConditionalHVAE, Known
 from manyfill.octaves import cells, sizes
-from manyfill.runtime import Masked
+from manyfill.runtime import Masked, Noise, Tiles
 from manyfill.runtime.network import Network
 
 SIZE = PRESETS["tiny32"].size
@@ -87,6 +87,32 @@ def test_far_holes_are_parts_of_their_own_and_near_ones_are_not() -> None:
     specks = np.zeros((1200, 1200), bool)
     specks[32::150, 32::150] = True
     assert len(parts(noise(1200, 1200), specks, 64)) == 64
+
+
+@pytest.mark.parametrize(
+    ("shape", "side", "calm"),
+    [((32, 32), 16, False), ((40, 32), 12, True), ((70, 90), 30, True), ((32, 20), 9, False), ((150, 150), 70, True)],
+)
+def test_fine_latents_are_calmed_first_in_what_is_no_whole_picture(
+    tiny: Filler, shape: tuple[int, int], side: int, calm: bool
+) -> None:
+    drawn = []
+
+    class Watched(Network):
+        def draw(self, told: Known, copies: int, noise: Noise) -> Tiles:
+            drawn.append([z.std() for z in noise.levels])
+            return super().draw(told, copies, noise)
+
+    picture, hole = noise(*shape), box(*shape, 2, 2, side)
+    (part,) = parts(picture, hole, SIZE)
+    Filler(Watched(tiny.model), "tiny")(picture, hole, n=4)
+    for level, spec in enumerate(tiny.config.levels):
+        if spec.size >= SIZE // 4:  # of which there are enough to tell
+            wanted = {SIZE: 0.6, SIZE // 2: 0.8}.get(spec.size, 1.0) if calm else 1.0
+            assert drawn[0][level] == pytest.approx(wanted, rel=0.1)
+            if len(sizes(part, SIZE)) > 1:
+                last = 1.0 if len(sizes(part, SIZE)) == 2 else 0.85
+                assert drawn[-1][level] == pytest.approx(last, rel=0.1)
 
 
 def test_cost_grows_with_the_hole_and_not_with_the_picture() -> None:
