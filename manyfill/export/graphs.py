@@ -11,7 +11,7 @@ With a head that draws the hole's pixels in stages, the sampler goes as far as t
 of one stage, given what was told and kept of those before it:
 
     sampler      x, recalled*, picture*, missing*, z*, given, where -> rank, stage, near, far, told, own, base, latents*
-    stage        near, far, told, own, base, uniform, values, kept* -> fill, mean, value, keep*  (by layer)
+    stage        near, far, told, own, base, uniform, values, kept* -> fill, mean, values_now, kept*_now  (by layer)
 
 Legend: C channels, S the model's size, Z latent channels, R hole pixels of all N tiles, r those of one stage, T the
 neighbours of a pixel, W the width of the head's network, V what it is told of a pixel, P a pixel's raw parameters.
@@ -197,14 +197,14 @@ def _stage(head: PixelCNNHead, opened: Sequence[Tensor]) -> bytes:
     near, far, told, own, base = (t[:few] for t in opened)
     uniform = torch.full((few, head.noise), 0.5)
     values, kept = torch.zeros(count, network.values), [torch.zeros(count, network.width) for _ in network.blocks]
-    layers = [f"{layer:02d}" for layer in range(1, len(kept) + 1)]
+    held = ["values", *(f"kept{layer:02d}" for layer in range(1, len(kept) + 1))]
     now, ever = {0: Dim("now")}, {0: Dim("ever")}
     return _onnx(
         Stage(head),
         [near, far, told, own, base, uniform, values, kept],
         [now, now, now, now, now, now, ever, [ever] * len(kept)],
-        ["near", "far", "told", "own", "base", "uniform", "values", *(f"kept{layer}" for layer in layers)],
-        ["fill", "mean", "value", *(f"keep{layer}" for layer in layers)],
+        ["near", "far", "told", "own", "base", "uniform", *held],
+        ["fill", "mean", *(f"{name}_now" for name in held)],
     )
 
 

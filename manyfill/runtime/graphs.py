@@ -79,22 +79,20 @@ class Graphs(Runtime):
         where = inputs["where"][opened["rank"]]
         rows = {name: opened[name] for name in ("near", "far", "told", "own", "base")}
         rows["uniform"] = inputs["uniform"][opened["rank"]]
-        # What is known of the rows drawn so far, with a last one of zeros: what a pixel sees where it may see nothing.
-        shapes = {each.name: each.shape[1] for each in self.sessions[STAGE].get_inputs() if each.name not in rows}
-        drawn = {name: np.zeros((len(where) + 1, width), np.float32) for name, width in shapes.items()}
-        tiles = len(inputs["z01"])
-        maps = [np.repeat(inputs["x"], tiles // len(inputs["x"]), 0).transpose(0, 2, 3, 1).copy() for _ in range(2)]
-        flat = [each.reshape(-1, each.shape[-1]) for each in maps]
+        # What is held of the rows drawn so far, with a last one of zeros: what a pixel sees where it may see nothing.
+        widths = {each.name: each.shape[1] for each in self.sessions[STAGE].get_inputs() if each.name not in rows}
+        held = {name: np.zeros((len(where) + 1, width), np.float32) for name, width in widths.items()}
+        known = inputs["x"].repeat(len(inputs["z01"]) // len(inputs["x"]), 0).transpose(0, 2, 3, 1)
+        maps = {name: known.copy() for name in ("fill", "mean")}
         ends = np.flatnonzero(np.diff(opened["stage"], append=-1)) + 1
         for start, end in pairwise([0, *ends.tolist()]):
             now = slice(start, end)
-            found = self.run(STAGE, drawn | {name: values[now] for name, values in rows.items()})
-            for each, name in zip(flat, ("fill", "mean"), strict=True):
-                each[where[now]] = found[name]
-            for name, values in drawn.items():
-                values[now] = found[name.replace("kept", "keep") if name != "values" else "value"]
-        fill, mean = (np.ascontiguousarray(each.transpose(0, 3, 1, 2)) for each in maps)
-        return {"fill": fill, "mean": mean}
+            found = self.run(STAGE, held | {name: values[now] for name, values in rows.items()})
+            for name, pictures in maps.items():
+                pictures.reshape(-1, pictures.shape[-1])[where[now]] = found[name]
+            for name, values in held.items():
+                values[now] = found[f"{name}_now"]
+        return {name: np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)) for name, pictures in maps.items()}
 
     @cached_property
     def digest(self) -> str:
