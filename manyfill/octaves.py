@@ -23,7 +23,7 @@ from manyfill.recipe import Layer, Recipe
 from manyfill.runtime import Masked, Noise, Runtime, Said
 
 TILE_BATCH = 32
-CALM = {1: 0.6, 2: 0.8}
+CALM = {1: 0.6, 2: 0.85}
 """Temperatures, on top of a fill's own, of the finest latents of the first size, by the pixels that a latent is wide.
 
 The model learnt what a tile without a guide looks like mostly from pictures shrunk whole, whose neighbouring pixels
