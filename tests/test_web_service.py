@@ -65,3 +65,12 @@ def test_the_model_is_free_once_all_is_drawn_and_the_place_once_it_is_sent(fille
         service.slot.close()
 
     asyncio.run(take())
+
+
+def test_warming_up_leaves_nothing_behind_and_asks_no_more_than_is_allowed(filler: Filler) -> None:
+    service = Service(filler, Limits(pixels=1, fills=1))
+    threads = service.slot.model_thread, service.slot.decoding_thread, service.slot.encoding_thread
+    service.warm_up()
+    assert all(len(each._threads) == 1 for each in threads)
+    assert service.slot.inside == service.budget.taken == len(service.results) == 0
+    service.slot.close()

@@ -90,7 +90,7 @@ class Service:
         hole[size // 4 : -size // 4, size // 4 : -size // 4] = 255
         image, mask = png_bytes(np.full((size, size, channels), 127, np.uint8)), png_bytes(hole)
         Image.init()  # else the first file that is no picture makes PIL look for more formats
-        subject = self.slot.decoding_thread.submit(open_subject, image, mask, self.limits.pixels).result()
+        subject = self.slot.decoding_thread.submit(open_subject, image, mask, size * size).result()
         drawing = Drawing(self.filler, subject, Sampling(n=min(WARMING, self.limits.fills)), Encoding())
         self.slot.model_thread.submit(lambda: list(drawing.portions(lambda: True))).result()
         self.slot.encoding_thread.submit(lambda: archive(drawing.whole().files())).result()
