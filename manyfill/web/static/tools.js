@@ -57,9 +57,14 @@ export class Brush extends Tool {
     this.paint(
       box,
       (context) => {
+        context.beginPath();
+        // Browsers need not draw a line of no length.
+        if (from === point) {
+          context.arc(point.x, point.y, radius, 0, 2 * Math.PI);
+          return context.fill();
+        }
         context.lineWidth = 2 * radius;
         context.lineCap = "round";
-        context.beginPath();
         context.moveTo(from.x, from.y);
         context.lineTo(point.x, point.y);
         context.stroke();
