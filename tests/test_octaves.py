@@ -105,14 +105,14 @@ def test_fine_latents_are_calmed_first_in_what_is_no_whole_picture(
 
     picture, hole = noise(*shape), box(*shape, 2, 2, side)
     (part,) = parts(picture, hole, SIZE)
+    steps = len(sizes(part, SIZE))
     Filler(Watched(tiny.model), "tiny")(picture, hole, n=4)
     for level, spec in enumerate(tiny.config.levels):
         if spec.size >= SIZE // 4:  # of which there are enough to tell
             wanted = {SIZE: 0.6, SIZE // 2: 0.85}.get(spec.size, 1.0) if calm else 1.0
             assert drawn[0][level] == pytest.approx(wanted, rel=0.1)
-            if len(sizes(part, SIZE)) > 1:
-                last = 1.0 if len(sizes(part, SIZE)) == 2 else 0.85
-                assert drawn[-1][level] == pytest.approx(last, rel=0.1)
+            if steps > 1:
+                assert drawn[-1][level] == pytest.approx(1.0 if steps == 2 else 0.85, rel=0.1)
 
 
 def test_cost_grows_with_the_hole_and_not_with_the_picture() -> None:
