@@ -4,6 +4,7 @@ The square around a hole is filled at the finest size at which a tile of the mod
 piece of the hole. At each doubling from there the last answer, enlarged, is the guide, and tiles draw the detail. The
 hole is cut into cells. A tile sees its cell in the middle and known pixels or the guide around it, and only its cell is
 kept. Cells are drawn in two passes like the fields of a checkerboard: those of the second see what lies beside them.
+What an octave inherits of its guide's mistakes at the border is bent to what is known there before the next one.
 
 Legend: S the model's size, s a square's size, C channels of the model, N fills, T cells of the first size, B a batch.
 """
@@ -18,6 +19,7 @@ import numpy as np
 
 from manyfill.crop import Part, enlarge, shrink, shrink_hole
 from manyfill.images import to_levels, to_planes
+from manyfill.membrane import bend
 from manyfill.models.config import ModelConfig
 from manyfill.recipe import Layer, Recipe
 from manyfill.runtime import Masked, Noise, Runtime, Said
@@ -101,10 +103,10 @@ def _around(span: slice, size: int, length: int) -> slice:
 class Canvas:
     """A part while it is drawn, at one size after the other.
 
-    images (N, s, s, C) are the fills so far, guides the last answer enlarged, `known` (s, s) what tiles may build upon;
-    mean (s, s, C) is the expectation of the pixel distributions, summed over the fills; latents by level
-    (N, T, Z, size, size) are those of the first size, of which `given` (T, Z, size, size) are the first levels' if they
-    are known. `said` is a caption, of every tile alike.
+    images (N, s, s, C) are the fills so far, guides the last answer enlarged, `known` (s, s) what tiles may build upon,
+    `around` (s, s) what is known of the picture itself; mean (s, s, C) is the expectation of the pixel distributions,
+    summed over the fills; latents by level (N, T, Z, size, size) are those of the first size, of which `given`
+    (T, Z, size, size) are the first levels' if they are known. `said` is a caption, of every tile alike.
     """
 
     def __init__(
@@ -143,7 +145,8 @@ class Canvas:
         """The picture (s, s, C) and all that is missing of it (s, s) at this size."""
         s, config = self.sizes[self.step], self.config
         small, missing = shrink(self.part.pixels, self.part.missing, s)
-        self.known, self.own = ~missing, shrink_hole(self.part.own, s)
+        self.around, self.own = ~missing, shrink_hole(self.part.own, s)
+        self.known = self.around.copy()
         self.cells = cells(self.own, config.size)
         # Whatever the order of its sums, they round to the same.
         self.mean = np.zeros((s, s, config.channels), np.float64)
@@ -159,6 +162,13 @@ class Canvas:
     def settle(self, cell: Cell) -> None:
         """From now on a cell counts as known."""
         self.known[cell.core] |= self.own[cell.core]
+
+    def join(self) -> None:
+        """Bend the fills to what is known around them."""
+        for image in self.images:
+            by = bend(image, self.own, self.around)[self.own]
+            image[self.own] = np.rint(image[self.own] + by).clip(0, 255)
+            self.mean[self.own] += by
 
 
 class Row(NamedTuple):
@@ -215,6 +225,9 @@ def draw(
                 tick(len(batch.rows))
             for canvas, place in fields:
                 canvas.settle(canvas.cells[place])
+        for canvas in active:
+            if canvas.step:
+                canvas.join()
         active = [canvas for canvas in active if canvas.step + 1 < len(canvas.sizes)]
         for canvas in active:
             canvas.advance()

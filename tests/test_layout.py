@@ -16,7 +16,7 @@ LONGEST_FILE = 350
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "progress", "rng", "rank", "files", "distributions", "html", "plots", "device", "quantiles"),
-        *("flags", "processors", "manifest", "originals", "formats", "decode", "images", "encode", "masks"),
+        *("flags", "processors", "manifest", "originals", "formats", "decode", "images", "encode", "masks", "membrane"),
     ),
     ("models",),
     ("locate", "checkpoint", "hub", "runtime", "data", "diagnostics", "crop", "caption", "recipe", "octaves"),
