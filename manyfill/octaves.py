@@ -4,7 +4,7 @@ The square around a hole is filled at the finest size at which a tile of the mod
 piece of the hole. At each doubling from there the last answer, enlarged, is the guide, and tiles draw the detail. The
 hole is cut into cells. A tile sees its cell in the middle and known pixels or the guide around it, and only its cell is
 kept. Cells are drawn in two passes like the fields of a checkerboard: those of the second see what lies beside them.
-What an octave inherits of its guide's mistakes at the border is bent to what is known there before the next one.
+What is drawn of an excerpt, except a first answer that more is made of, is bent to join what is known at the border.
 
 Legend: S the model's size, s a square's size, C channels of the model, N fills, T cells of the first size, B a batch.
 """
@@ -127,11 +127,19 @@ class Canvas:
             for level in config.levels
         ]
 
+    @property
+    def excerpt(self) -> bool:
+        """Whether tiles of the first size show something else than a whole picture."""
+        return self.part.excerpt or self.part.box.side > self.config.size
+
+    @property
+    def last(self) -> bool:
+        return self.step + 1 == len(self.sizes)
+
     def temperature(self, size: int) -> float:
         """Of latents of this size, on top of the fill's own."""
         if self.step == 0:
-            calm = self.part.excerpt or self.part.box.side > self.config.size
-            return CALM.get(self.config.size // size, 1.0) if calm else 1.0
+            return CALM.get(self.config.size // size, 1.0) if self.excerpt else 1.0
         return 1.0 if self.step == 1 else AGAIN
 
     def advance(self) -> None:
@@ -164,7 +172,9 @@ class Canvas:
         self.known[cell.core] |= self.own[cell.core]
 
     def join(self) -> None:
-        """Bend the fills to what is known around them."""
+        """Bend the fills to what is known around them; not a first answer that more is made of, nor the model's own."""
+        if self.step == 0 and not (self.last and self.excerpt):
+            return
         for image in self.images:
             by = bend(image, self.own, self.around)[self.own]
             image[self.own] = np.rint(image[self.own] + by).clip(0, 255)
@@ -226,9 +236,8 @@ def draw(
             for canvas, place in fields:
                 canvas.settle(canvas.cells[place])
         for canvas in active:
-            if canvas.step:
-                canvas.join()
-        active = [canvas for canvas in active if canvas.step + 1 < len(canvas.sizes)]
+            canvas.join()
+        active = [canvas for canvas in active if not canvas.last]
         for canvas in active:
             canvas.advance()
 
@@ -274,7 +283,7 @@ def _draw(runtime: Runtime, batch: Batch) -> None:
     for number, row in enumerate(batch.rows):
         canvas = row.canvas
         # The pixels' own noise at a coarse size, enlarged, would be blotches: only the last size has it.
-        answer = (drawn if canvas.step + 1 == len(canvas.sizes) else means)[number]
+        answer = (drawn if canvas.last else means)[number]
         canvas.keep(row.cell, row.fill, answer, means[number])
         for level, z in zip(canvas.latents, latents, strict=False):
             level[row.fill, row.place] = z[number]

@@ -224,22 +224,33 @@ def test_tiles_leave_no_borders(filler: Filler) -> None:
     assert standing_out[1] < 1.15 * standing_out[0]
 
 
-def test_after_a_doubling_fills_join_what_is_known(filler: Filler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Less of a step that a stretch of border has in common; what is drawn at one size only is the model's answer."""
-    picture, mask = skimage.data.coffee(), box(400, 600, 120, 220, 64)
-    bent, small = filler(picture, mask, n=4), filler(picture[:64, :64], mask[120:184, 200:264], n=2)
-    monkeypatch.setattr(octaves, "bend", lambda image, hole, known: np.zeros(image.shape, np.float32))
-    plain, again = filler(picture, mask, n=4), filler(picture[:64, :64], mask[120:184, 200:264], n=2)
-    assert all(map(np.array_equal, small.images, again.images))
+@pytest.mark.parametrize("side", [24, 64])
+def test_fills_of_excerpts_join_what_is_known(filler: Filler, monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+    """Less of a step that a stretch of border has in common, whether they took a doubling or not."""
+    picture, mask = skimage.data.coffee(), box(400, 600, 120, 220, side)
+    bent = filler(picture, mask, n=4)
+    monkeypatch.setattr(octaves, "bend", unbent)
+    plain = filler(picture, mask, n=4)
 
     def common(image: np.ndarray) -> float:
-        values = image.astype(float)
-        ahead = values[120, 220:284] - values[119, 220:284], values[183, 220:284] - values[184, 220:284]
-        return float(np.abs(np.concatenate(ahead).reshape(-1, 8, 3).mean(1)).mean())
+        values, columns = image.astype(float), slice(220, 220 + side)
+        steps = [values[one, columns] - values[other, columns] for one, other in ((120, 119), (119 + side, 120 + side))]
+        return float(np.abs(np.concatenate(steps).reshape(-1, 8, 3).mean(1)).mean())
 
     for one, other in [*zip(bent.images, plain.images, strict=True), (bent.mean, plain.mean)]:
         assert np.array_equal(one[~mask], picture[~mask])
-        assert 0.4 < common(one) / common(other) < 0.75
+        assert 0.4 < common(one) / common(other) < 0.8
+
+
+def test_fills_of_whole_pictures_are_the_models_own(filler: Filler, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, mask = skimage.data.coffee()[100:164, 200:264], box(64, 64, 16, 16, 32)
+    shown = filler(picture, mask, n=2)
+    monkeypatch.setattr(octaves, "bend", unbent)
+    assert all(map(np.array_equal, shown.images, filler(picture, mask, n=2).images))
+
+
+def unbent(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.ndarray:
+    return np.zeros(image.shape, np.float32)
 
 
 def test_octaves_are_levels_to_keep_and_redraw(filler: Filler) -> None:
