@@ -179,6 +179,7 @@ class Canvas:
             by = bend(image, self.own, self.around)[self.own]
             image[self.own] = np.rint(image[self.own] + by).clip(0, 255)
             self.mean[self.own] += by
+        self.mean.clip(0, 255 * len(self.images), self.mean)
 
 
 class Row(NamedTuple):

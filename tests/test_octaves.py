@@ -249,6 +249,15 @@ def test_fills_of_whole_pictures_are_the_models_own(filler: Filler, monkeypatch:
     assert all(map(np.array_equal, shown.images, filler(picture, mask, n=2).images))
 
 
+def test_bent_fills_and_their_mean_stay_within_the_levels(tiny: Filler, monkeypatch: pytest.MonkeyPatch) -> None:
+    for by, level in ((-300, 0), (300, 255)):
+        far = np.float32(by)
+        monkeypatch.setattr(octaves, "bend", lambda image, hole, known, far=far: np.full(image.shape, far))
+        mask = box(80, 80, 10, 10, 40)
+        result = tiny(noise(80, 80), mask, n=2)
+        assert all((image[mask] == level).all() for image in [*result.images, result.mean])
+
+
 def unbent(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.zeros(image.shape, np.float32)
 
