@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import adapt
 import bulk
 import common
+import megapixels
 import memory
 
 from manyfill.benchmark import model_named
@@ -53,6 +54,16 @@ def test_bulk_shares_are_of_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     assert record["per_second"]["share_of_model_fill"] == pytest.approx(0.76)
     assert record["per_second"]["share_of_encode_known_and_fill"] == pytest.approx(0.95)
     assert record["per_processor_second"]["share_of_model_fill"] == pytest.approx(0.6)
+
+
+# --------------------------------------------------------------------------------------------------------- megapixels
+
+
+def test_a_large_photograph_is_filled_and_timed() -> None:
+    row = megapixels.measure("default", 1, 90, 120, 20)
+    assert (row["height"], row["width"], row["hole"]) == (90, 120, 20)
+    assert row["seconds"] > 0 and row["processor_seconds"] > 0 and row["process_mib"] > 100
+    assert megapixels.hole_of(90, 120, 20).sum() == 400 and megapixels.photograph(90, 120).shape == (90, 120, 3)
 
 
 # ------------------------------------------------------------------------------------------------------------- memory
