@@ -7,13 +7,11 @@ in a process of its own, whose model a small fill has warmed up; memory is all t
 """
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import skimage.data
-from common import check_writable, resident, run, watched, write_json
+from common import apart, check_writable, resident, run, watched, write_json
 
 from manyfill.benchmark import label, machine
 from manyfill.images import resize
@@ -45,12 +43,6 @@ def measure(model: str, fills: int, height: int, width: int, side: int) -> dict[
     return {"height": height, "width": width, "hole": side, **seconds, "process_mib": resident(what="VmHWM")}
 
 
-def apart(model: str, fills: int, case: tuple[int, int, int]) -> dict[str, float]:
-    """The same in a fresh process."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(measure, model, fills, *case).result()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="default")
@@ -61,7 +53,7 @@ def main() -> None:
     table = []
     print(f"{'photograph':>10} {'hole':>5} {'s':>7} {'processor s':>11} {'MiB':>6}")
     for case in CASES:
-        row = apart(options.model, options.fills, case)
+        row = apart(measure, options.model, options.fills, *case)
         table.append(row)
         print(
             f"{f'{case[1]}x{case[0]}':>10} {case[2]:5} {row['seconds']:7.1f} {row['processor_seconds']:11.1f}"

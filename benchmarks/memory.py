@@ -8,13 +8,11 @@ optimiser's moments too. Linux only.
 """
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import check_writable, run, watched, write_json
+from common import apart, check_writable, run, watched, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -51,15 +49,9 @@ def step(settings: Settings) -> dict[str, float]:
     return {"loss": loss, **{name: record[name] for name in names}}
 
 
-def apart(settings: Settings) -> dict[str, float]:
-    """The same in a fresh process, whose memory nothing else has touched."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(step, settings).result()
-
-
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Both ways, and the shares that this benchmark is about."""
-    plain, recomputed = (apart(settings_of(args, recompute)) for recompute in (False, True))
+    plain, recomputed = (apart(step, settings_of(args, recompute)) for recompute in (False, True))
     shares = {f"{name}_share": recomputed[name] / plain[name] for name in ("peak_mib", "processor_seconds")}
     return {"plain": plain, "recomputed": recomputed, **shares}
 
