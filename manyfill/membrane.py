@@ -3,18 +3,17 @@
 A membrane over the hole, held at its border by the steps found there: the harmonic interpolant of seamless cloning
 (Pérez, Gangnet and Blake 2003, "Poisson image editing"), relaxed from coarse to fine. Its blocks hold the steps that a
 stretch of border has in common; that pixels differ from their neighbours one by one is what pictures are made of.
+Pictures have steps along borders too, where a thing begins there: only so much is taken back that the hole's border
+has steps as large as those between the known pixels beside it.
 
-Legend: s a square's size, g blocks a side, C channels.
+Legend: s a square's size, g blocks a side, E pairs of neighbours across the hole's border, C channels.
 """
-
-from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
 
-BLOCK = 4  # pixels
-SHARE = 0.45
-"""Of the steps, how much is taken back: pictures have such steps too, where a thing begins at the border."""
+BLOCK = 2  # pixels
+SHARES = np.linspace(0, 1, 21, dtype=np.float32)
 SWEEPS = 4
 Places = tuple[np.ndarray, np.ndarray]
 
@@ -22,26 +21,49 @@ Places = tuple[np.ndarray, np.ndarray]
 def bend(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.ndarray:
     """What to add to a picture uint8 (s, s, C) in a hole bool (s, s), float32 (s, s, C).
 
-    `known` bool (s, s) are the pixels that the fill shall join; nothing is added where there are none.
+    `known` bool (s, s) are the pixels that the fill shall join; nothing is added where there are none, or no two
+    behind one another to tell how large the picture's own steps are.
     """
-    side, blocks = len(image), -(-len(image) // BLOCK)
-    steps = np.zeros((blocks, blocks, image.shape[2]), np.float32)
+    values = image.astype(np.float32)
+    at, steps, usual = _steps(values, hole, known)
+    if not len(usual):
+        return np.zeros_like(values)
+    membrane = _stretched(steps, at, len(values))
+    taken = membrane[at]
+    left = np.array([np.abs(steps - share * taken).mean() for share in SHARES])
+    # The least share with which they are no larger than usual, or else the one that comes nearest.
+    return SHARES[np.maximum(left - np.abs(usual).mean(), 0).argmin()] * membrane
+
+
+def _steps(values: np.ndarray, hole: np.ndarray, known: np.ndarray) -> tuple[Places, np.ndarray, np.ndarray]:
+    """The hole's pixels beside known ones, on all four sides, with the steps (E, C) from each to its neighbour.
+
+    And the steps (E', C) from that to the known pixel behind it, where there is one.
+    """
+    values, known = np.pad(values, ((2, 2), (2, 2), (0, 0))), np.pad(known, 2)
+    row, column = (at + 2 for at in hole.nonzero())
+    inner, steps, usual = [], [], []
+    for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        edge = known[row + down, column + right]
+        i, j = row[edge], column[edge]
+        outer = values[i + down, j + right]
+        behind = i + 2 * down, j + 2 * right
+        inner.append((i - 2, j - 2))
+        steps.append(outer - values[i, j])
+        usual.append((values[behind] - outer)[known[behind]])
+    rows, columns = np.concatenate(inner, 1)
+    return (rows, columns), np.concatenate(steps), np.concatenate(usual)
+
+
+def _stretched(steps: np.ndarray, at: Places, side: int) -> np.ndarray:
+    """The membrane (s, s, C) held by steps (E, C) at these places."""
+    blocks = -(-side // BLOCK)
+    sums = np.zeros((blocks, blocks, steps.shape[1]), np.float32)
     counts = np.zeros((blocks, blocks, 1), np.float32)
-    for inner, outer in _borders(hole, known):
-        at = inner[0] // BLOCK, inner[1] // BLOCK
-        np.add.at(steps, at, image[outer] - image[inner].astype(np.float32))
-        np.add.at(counts, at, np.float32(1))
-    return SHARE * _enlarge(_membrane(steps, counts), blocks * BLOCK)[:side, :side]
-
-
-def _borders(hole: np.ndarray, known: np.ndarray) -> Iterator[tuple[Places, Places]]:
-    """The hole's pixels that have a known one below, above, right or left of them, and that."""
-    for axis in (0, 1):
-        first, second = np.moveaxis(hole, axis, 0), np.moveaxis(known, axis, 0)
-        for ahead, behind in ((first[:-1] & second[1:], 0), (second[:-1] & first[1:], 1)):
-            row, column = ahead.nonzero()
-            inner, outer = (row + behind, column), (row + 1 - behind, column)
-            yield (inner, outer) if axis == 0 else (inner[::-1], outer[::-1])
+    block = at[0] // BLOCK, at[1] // BLOCK
+    np.add.at(sums, block, steps)
+    np.add.at(counts, block, np.float32(1))
+    return _enlarge(_membrane(sums, counts), blocks * BLOCK)[:side, :side]
 
 
 def _membrane(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
