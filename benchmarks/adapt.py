@@ -23,7 +23,7 @@ from manyfill.pipeline import Filler
 from manyfill.rng import numpy_generator
 from manyfill.train.adapt import adapted
 
-SAMPLES = ("cell", "immunohistochemistry", "brick", "grass", "gravel")  # microscopy, then textures
+SAMPLES = ("cell", "immunohistochemistry", "moon", "brick", "grass", "gravel")  # microscopy, from space, textures
 HOLES, SIDE, FILLS, BOUND_SAMPLES = 3, 64, 8, 8
 
 

@@ -165,23 +165,24 @@ class Completions:
     def sheet(self) -> np.ndarray:
         """Input, mask, fills, mean and uncertainty map of the region around the hole, uint8 (H', W', 3)."""
         region = self.crop.inside(*self.mask.shape) if self.crop else (slice(None), slice(None))
+        mask = self.mask[region]
         head = {
-            "input": hatched(self.picture, self.mask),
-            "mask": self.mask.astype(np.uint8)[..., None] * 255,
-            "mean": self.mean,
-            f"std, up to {self.std.max():.1f} levels": self.uncertainty(),
+            "input": hatched(self.picture[region], mask),
+            "mask": mask.astype(np.uint8)[..., None] * 255,
+            "mean": self.mean[region],
+            f"std, up to {self.std.max():.1f} levels": self.uncertainty()[region],
         }
         if self.truth is not None:
-            head["truth"] = self.truth
+            head["truth"] = self.truth[region]
         columns = max(FEWEST_COLUMNS, len(head), math.ceil(math.sqrt(len(self.images))))
         rows, labels = [list(head.values())], [list(head)]
         for start in range(0, len(self.images), columns):
-            rows.append(self.images[start : start + columns])
+            rows.append([image[region] for image in self.images[start : start + columns]])
             labels.append([f"fill {start + i}" for i in range(len(rows[-1]))])
-        longer = max(self.mask[region].shape)
+        longer = max(mask.shape)
         # A whole multiple, so that every pixel of a small picture is enlarged alike.
         tile = min(longer, LARGEST_TILE) if longer >= SMALLEST_TILE else longer * math.ceil(SMALLEST_TILE / longer)
-        return contact_sheet([[picture[region] for picture in row] for row in rows], labels, tile=tile)
+        return contact_sheet(rows, labels, tile=tile)
 
 
 def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:

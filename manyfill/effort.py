@@ -12,7 +12,7 @@ from manyfill.errors import ConfigError
 from manyfill.models.config import ModelConfig
 
 RUNTIME = 400 << 20  # of Python, torch and a small model, measured: 300 MiB, and then some
-LONG = 200  # tiles from which on it is worth while to estimate the time first
+LONG = 60  # tiles from which on it is worth while to draw a few first, to tell the time
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 

@@ -112,7 +112,7 @@ def png_bytes(pixels: np.ndarray) -> bytes:
 
 # ------------------------------------------------------------------------------------------------ for the eyes
 
-_WHITE, _RIM, _INK, _SMALLEST_FONT, _LARGEST_FONT = 255, 205, 40, 8, 15
+_WHITE, _RIM, _INK, _SMALLEST_FONT, _LARGEST_FONT, _SHADES = 255, 205, 40, 8, 15, 4096
 # Dark to bright through violet, red and orange; luma rises steadily, so it also reads in grey.
 _HEAT = np.array(
     [(4, 4, 20), (52, 14, 90), (125, 28, 109), (190, 55, 84), (235, 105, 40), (251, 175, 50), (253, 253, 185)],
@@ -167,6 +167,8 @@ def _write(pen: ImageDraw.ImageDraw, text: str, left: int, bottom: int, width: i
 
 def heatmap(values: np.ndarray) -> np.ndarray:
     """Colour (H, W) values in [0, 1], clipped, as uint8 (H, W, 3), dark for 0 to bright for 1."""
-    at = np.clip(np.nan_to_num(values), 0, 1)
     stops = np.linspace(0, 1, len(_HEAT))
-    return np.stack([np.interp(at, stops, _HEAT[:, c]) for c in range(3)], -1).round().astype(np.uint8)
+    # A table, as 12 megapixels in three channels of float64 would take more memory than the fills.
+    shades = np.stack([np.interp(np.linspace(0, 1, _SHADES), stops, _HEAT[:, c]) for c in range(3)], -1)
+    at = np.nan_to_num(values).clip(0, 1) * (_SHADES - 1)
+    return shades.round().astype(np.uint8)[at.round().astype(np.uint16)]

@@ -194,14 +194,21 @@ def from_picture(picture: Picture) -> np.ndarray:
 
 
 def luma(picture: Picture) -> np.ndarray:
-    """How white a picture is, uint8 (H, W); 16-bit values by their whole range, floating-point ones from 0 to 1."""
+    """How white a picture is, uint8 (H, W), where transparent not at all.
+
+    16-bit values count by their whole range, floating-point ones from 0 to 1, and 8-bit ones too where 1 is the most.
+    """
     original, pixels = picture.original, picture.pixels
     if original is not None and original.measured:
         kind = original.values.dtype
         full = np.iinfo(kind).max if np.issubdtype(kind, np.integer) else 1
         scaled = original.upright(original.values[..., 0]) * (255 / full)
         return np.rint(np.nan_to_num(scaled).clip(0, 255)).astype(np.uint8)
-    return np.asarray(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("L"))
+    white = np.asarray(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("L"))
+    if picture.alpha is not None:
+        white = (white * (picture.alpha / np.float32(255))).round().astype(np.uint8)
+    # A map of labels: of 256 shades the darkest but one is nobody's hole.
+    return white * np.uint8(255) if white.max() == 1 else white
 
 
 def from_array(values: np.ndarray, name: str = "mask") -> np.ndarray:
@@ -217,7 +224,7 @@ def from_array(values: np.ndarray, name: str = "mask") -> np.ndarray:
 
 
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read a mask file as bool (H, W): luma over 127 = missing; transparency plays no part.
+    """Read a mask file as bool (H, W): luma over 127 = missing, what is transparent is not; or all 1 of 0 and 1.
 
     `size` is the (H, W) that the mask must have. Raises PictureError for an unreadable file or another size.
     """

@@ -17,7 +17,8 @@ MICRO = ModelConfig(
     kinds=2,
 )
 PLAIN = {"canvas": False, "guide": False, "border": "conv", "down": "maxpool", "up": "bilinear", "norm": "batch"}
-CHANGES = {"canvas": {}, "plain": PLAIN, "multiscale": {"head": "multiscale"}}
+# What the default model has, and everything otherwise.
+CHANGES = {"multiscale": {"head": "multiscale"}, "plain": PLAIN}
 CONFIGS = {name: MICRO.model_copy(update=change) for name, change in CHANGES.items()}
 
 

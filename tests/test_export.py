@@ -50,7 +50,7 @@ def exports(models: dict[str, Path]) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def exported(exports: dict[str, Path]) -> Path:
-    return exports["canvas"]
+    return exports["multiscale"]
 
 
 # ------------------------------------------------------------------------------------------------------------ parity
@@ -126,7 +126,7 @@ def test_pixel_after_pixel(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("single_precision")
 def test_a_picture_of_which_nothing_is_known(models: dict[str, Path], exports: dict[str, Path]) -> None:
     """Where the closed form divides by what is known: an optimiser that drops the 1e-12 in it makes this NaN."""
-    network, graphs = both(models, exports, "canvas")
+    network, graphs = both(models, exports, "multiscale")
     x, m = np.zeros((2, 3, SIZE, SIZE), np.float32), np.ones((2, 1, SIZE, SIZE), np.float32)
     theirs, ours = (each.draw(each.tell(Masked(x, m)), 1, noise_of(MICRO, m)) for each in (network, graphs))
     assert_close(ours, theirs, 1e-4)
@@ -134,7 +134,7 @@ def test_a_picture_of_which_nothing_is_known(models: dict[str, Path], exports: d
 
 @pytest.mark.usefixtures("single_precision")
 def test_the_same_seed_draws_the_same_fills(models: dict[str, Path], exported: Path) -> None:
-    theirs = Filler.from_pretrained(models["canvas"], device="cpu")(PIXELS, MASK, n=3, seed=4, temperature=0.8)
+    theirs = Filler.from_pretrained(models["multiscale"], device="cpu")(PIXELS, MASK, n=3, seed=4, temperature=0.8)
     ours = Filler.from_pretrained(exported)(PIXELS, MASK, n=3, seed=4, temperature=0.8)
     for one, other in zip([*ours.images, ours.mean], [*theirs.images, theirs.mean], strict=True):
         gap = np.abs(one.astype(int) - other)
@@ -153,7 +153,7 @@ def stored_weights(exported: Exported) -> int:
     return sum(tensor.ByteSize() for tensor in tensors if tensor.data_type != onnx.TensorProto.INT64)  # no places
 
 
-FEWER = [("canvas", "fp16", 0.6), ("canvas", "int8", 0.85), ("multiscale", "fp16", 0.6), ("multiscale", "int8", 0.96)]
+FEWER = [("plain", "fp16", 0.6), ("plain", "int8", 0.9), ("multiscale", "fp16", 0.6), ("multiscale", "int8", 0.96)]
 """The model, the precision, and the share that is left of the weights' size: little of a tiny head is on integers."""
 
 
@@ -198,7 +198,7 @@ def test_levels_are_kept_redrawn_and_blended(exported: Path, models: dict[str, P
     assert main([*steps, "--out", "steps"]) == 0
     assert np.array_equal(open_picture(here / "steps/fill-00.png").pixels, origin)
     with pytest.raises(PictureError, match="another model"):
-        Fill.load(kept).check(Filler.from_pretrained(models["canvas"], device="cpu").digest, "")
+        Fill.load(kept).check(Filler.from_pretrained(models["multiscale"], device="cpu").digest, "")
 
 
 def test_the_page_fills_with_an_exported_model(exported: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_model_for_the_other_runtime(
     models: dict[str, Path], exported: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill = ["fill", "photo.png", "--mask", "mask.png", "--model"]
-    model = str(models["canvas"])
+    model = str(models["multiscale"])
     assert f"manyfill export {model} --onnx" in refused(capsys, *fill, model, "--runtime", "onnx")
     assert "manyfill export base64 --onnx" in refused(capsys, *fill, "base64", "--runtime", "onnx")
     assert "--runtime onnx" in refused(capsys, *fill, str(exported), "--runtime", "torch")
@@ -311,7 +311,7 @@ def test_another_layout_and_a_graph_that_cannot_run(exported: Path, tmp_path: Pa
     replace(whole, graphs=whole.graphs | {"sampler": b"nothing"}).save(tmp_path / "odd")
     with pytest.raises(ManyfillError, match="sampler"):
         open_runtime(str(tmp_path / "odd"))
-    other = replace(whole, config=whole.config.model_copy(update={"head": "multiscale"}))
+    other = replace(whole, config=whole.config.model_copy(update={"head": "mixture"}))
     other.save(tmp_path / "other")
     with pytest.raises(ManyfillError, match="does not fit"):
         open_runtime(str(tmp_path / "other"))

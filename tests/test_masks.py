@@ -121,9 +121,23 @@ def test_any_8_bit_mask_file_is_read_by_its_luma(tmp_path: Path, mode: str) -> N
     mask = draw("boxes", 12, 17, numpy_generator(2, "test"))
     image = Image.fromarray(mask.astype(np.uint8) * 255).convert(mode)
     if mode in ("LA", "RGBA"):
-        image.putalpha(7)
+        image.putalpha(200)
     image.save(tmp_path / "mask.png")
     assert np.array_equal(read_mask(tmp_path / "mask.png"), mask)
+
+
+def test_what_is_transparent_in_a_mask_is_not_missing(tmp_path: Path) -> None:
+    strokes = draw("brush", 20, 30, numpy_generator(1, "test"))
+    layer = np.full((20, 30, 4), 255, np.uint8)  # as editors keep the colour of what was wiped out
+    layer[..., 3] = strokes * 255
+    Image.fromarray(layer).save(tmp_path / "layer.png")
+    assert np.array_equal(read_mask(tmp_path / "layer.png"), strokes)
+
+
+def test_a_mask_of_the_labels_0_and_1_is_no_black_picture(tmp_path: Path) -> None:
+    labels = draw("brush", 20, 30, numpy_generator(1, "test"))
+    Image.fromarray(labels.astype(np.uint8)).save(tmp_path / "labels.png")
+    assert np.array_equal(read_mask(tmp_path / "labels.png"), labels)
 
 
 def test_mask_threshold_lies_between_127_and_128(tmp_path: Path) -> None:
