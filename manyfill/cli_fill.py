@@ -134,11 +134,15 @@ def fill(
     guidance
         How closely fills follow the caption: 1 as the model does, more to exaggerate, 0 hardly.
     """
+    from manyfill.files import check_folder
     from manyfill.inputs import parse_temperature
 
     encoding, spread = options.encoding(), parse_temperature(temperature)
     filler, cap = options.filler(model), options.cap()
     folder = Path(f"{photo.stem}-fills") if out is None else out
+    check_folder(folder)
+    if adapt is not None and options.max_memory is not None:
+        filler.check_memory(photo, mask, n, cap)
     learnt = None if adapt is None else cli_adapt.adapt(filler, photo, mask, adapt, seed, cap, folder / "model")
     filler = learnt.filler if learnt else filler
     with shown() as progress:

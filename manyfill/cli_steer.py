@@ -51,16 +51,18 @@ def reroll(
     model
         The model that drew FILL: a directory, a Hugging Face hub id, or a shipped name.
     """
+    from manyfill.files import check_folder
     from manyfill.inputs import parse_temperature
     from manyfill.recipe import Fill
 
-    encoding = options.encoding()
+    encoding, folder = options.encoding(), Path(f"{fill.stem}-rerolled") if out is None else out
+    check_folder(folder)
     spread, kept = parse_temperature(temperature), Fill.load(fill)
     files = _files(kept, photo, mask)
     filler = options.filler(model)
     with shown() as progress:
         completions = filler.reroll(*files, kept, keep_levels, n, seed, spread, options.cap(), progress)
-    finish(completions, Path(f"{fill.stem}-rerolled") if out is None else out, encoding, True, options.as_json)
+    finish(completions, folder, encoding, True, options.as_json)
 
 
 def blend(
@@ -96,15 +98,17 @@ def blend(
     model
         The model that drew them: a directory, a Hugging Face hub id, or a shipped name.
     """
+    from manyfill.files import check_folder
     from manyfill.recipe import Fill
 
-    encoding = options.encoding()
+    encoding, folder = options.encoding(), Path(f"{first.stem}-blended") if out is None else out
+    check_folder(folder)
     ends = Fill.load(first), Fill.load(last)
     files = _files(ends[0], photo, mask)
     filler = options.filler(model)
     with shown() as progress:
         completions = filler.blend(*files, *ends, steps, options.cap(), progress)
-    finish(completions, Path(f"{first.stem}-blended") if out is None else out, encoding, True, options.as_json)
+    finish(completions, folder, encoding, True, options.as_json)
 
 
 def _files(fill: "Fill", photo: Path | None, mask: Path | None) -> tuple[Path, Path | None]:

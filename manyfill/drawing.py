@@ -75,7 +75,7 @@ def draw(
     """
     config, done = runtime.config, 0
     own = [recipes(len(config.levels) + max(map(len, shown.sizes)) - 1) for shown in pictures]
-    afforded = _effort(config, pictures, len(own[0]), tile_batch, max_memory)
+    afforded = planned(config, pictures, len(own[0]), tile_batch, max_memory)
     effort = replace(afforded, pace=partial(octaves.seconds_per_tile, runtime))
 
     def tick(tiles: int) -> None:
@@ -96,9 +96,10 @@ def draw(
         yield [_drawn(board, seconds) for board in boards]
 
 
-def _effort(
+def planned(
     config: ModelConfig, pictures: Sequence[Shown], fills: int, tile_batch: int, max_memory: int | None
 ) -> Effort:
+    """What so many fills of each picture take; ConfigError for too little memory."""
     holes = [(part, plan) for shown in pictures for part, plan in zip(shown.parts, shown.sizes, strict=True)]
     tiles = fills * sum(octaves.rows(part, plan, config.size) for part, plan in holes)
     values = sum(shown.values for shown in pictures)

@@ -11,7 +11,7 @@ from functools import cached_property
 from manyfill.errors import ConfigError
 from manyfill.models.config import ModelConfig
 
-RUNTIME = 400 << 20  # of Python, torch and a small model, measured: 300 MiB, and then some
+RUNTIME = 440 << 20  # of Python, torch and a small model, measured: 300 MiB, and what its first tiles take
 LONG = 60  # tiles from which on it is worth while to draw a few first, to tell the time
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -47,11 +47,11 @@ def afford(
     `pixels` and `squares` count the values (H W C and s s C) of all pictures and of the squares around their holes,
     `walks` how often each tile is walked: twice under guidance.
     """
-    # Every fill, the mean and the picture at its full size, and the deviation in four bytes.
+    # Every fill, the mean and the picture at its full size, the deviation in four bytes.
     whole = pixels * (fills + 2) + 4 * pixels
     # Of every square the fills, their guides, a copy of each on the way; and its means and shrinking in four bytes.
     around = squares * (4 * fills + 24)
-    row = walks * 32 * max(stage.size**2 * stage.width for stage in config.stages)
+    row = walks * 64 * max(stage.size**2 * stage.width for stage in config.stages)
     fixed = RUNTIME + whole + around
     if most is not None:
         if fixed + row > most:

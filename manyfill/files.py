@@ -22,6 +22,15 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_folder(path: Path) -> None:
+    """OutputError if no files could be written to a folder there, said before any work is done; nothing is made."""
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise OutputError(f"{there}: is no folder; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{there}: cannot be written (no permission); choose another --out")
+
+
 def refusal(error: OSError, path: Path) -> str:
     """Why the system refused to write at `path`, in its words; of a full disk, also which one it is."""
     reason = error.strerror or str(error)

@@ -16,7 +16,7 @@ from manyfill import octaves
 from manyfill.caption import Caption
 from manyfill.completions import Completions, Timings, spread
 from manyfill.crop import parts, surround
-from manyfill.drawing import Drawn, Shown, draw, joined, pasted
+from manyfill.drawing import Drawn, Shown, draw, joined, pasted, planned
 from manyfill.effort import Progress
 from manyfill.errors import ConfigError, PictureError
 from manyfill.images import DEFAULT_MAX_PIXELS
@@ -153,6 +153,13 @@ class Filler:
         now = perf_counter()
         spent = Timings(draw=drawn.seconds if drawn else 0.0, bound=now - began if bound else 0.0, total=now - started)
         return self.complete(subject, shown, drawn, sampling, spent, bound)
+
+    def check_memory(
+        self, image: PictureLike, mask: PictureLike | None, n: int, max_pixels: int = DEFAULT_MAX_PIXELS
+    ) -> None:
+        """ConfigError if n fills of the picture take more than `max_memory`; said before any work is done."""
+        if shown := self.show(read(image, mask, max_pixels=max_pixels)):
+            planned(self.config, [shown], n, self.tile_batch, self.max_memory)
 
     def reroll(
         self,

@@ -249,6 +249,11 @@ def test_another_model_in_its_place_is_not_lost(here: Path, capsys: pytest.Captu
         adapt.check_place(Path("photo.png/sub/model"))
 
 
+def test_too_little_memory_is_said_before_anything_is_learnt(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FILL, "--adapt", "2", "--max-memory", "1M"]) == 2
+    assert "error: --max-memory: these fills take about" in capsys.readouterr().err and not Path("out").exists()
+
+
 def test_bad_words_are_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flags in (["--adapt", "2 minutes"], ["--adapt", "-1s"]):
         assert main([*FILL, *flags]) == 2

@@ -66,11 +66,14 @@ def test_bad_flags_are_refused_by_name(model: Path, capsys: pytest.CaptureFixtur
     assert "--mask" in refused(capsys, "fill", "photo.png", "--model", str(model))
 
 
-def test_unwritable_output_is_refused_by_name(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_output_is_refused_by_name_before_anything_is_drawn(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("manyfill.pipeline.Filler.__call__")
     Path("taken").write_text("")
     fill = ["fill", "photo.png", "--mask", "mask.png", "-n", "1", "--model", str(model)]
     assert "taken" in refused(capsys, *fill, "--out", "taken")
-    assert "taken/sub" in refused(capsys, *fill, "--out", "taken/sub")
+    assert "taken: is no folder" in refused(capsys, *fill, "--out", "taken/sub")
 
 
 def test_a_full_disk_leaves_no_half_file(

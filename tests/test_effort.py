@@ -11,7 +11,7 @@ from commandline import ROOT
 
 from manyfill import Filler, octaves
 from manyfill.cli import main
-from manyfill.effort import Effort, parse_memory
+from manyfill.effort import RUNTIME, Effort, parse_memory
 from manyfill.errors import ConfigError
 from manyfill.images import save_png
 from manyfill.masks import write_mask
@@ -71,7 +71,7 @@ def test_less_memory_means_smaller_batches_and_the_same_fills() -> None:
     picture, mask = noise(200, 300), box(200, 300, 40, 60, 90)
     told: list[Effort] = []
     free = tiny()(picture, mask, n=2, progress=lambda effort, _: told.append(effort))
-    row = (told[0].memory - 400 * 2**20) // 40  # a little less than what a tile takes
+    row = (told[0].memory - RUNTIME) // 40  # a little less than what a tile takes
     tight = tiny(max_memory=told[0].memory - 20 * row)
     kept = tight(picture, mask, n=2, progress=lambda effort, _: told.append(effort))
     assert told[-1].batch < told[0].batch and told[-1].memory <= told[0].memory - 20 * row

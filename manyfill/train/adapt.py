@@ -18,6 +18,7 @@ from manyfill.checkpoint import load_model
 from manyfill.data import Source, batches
 from manyfill.drawing import Shown
 from manyfill.errors import ModelError, OutputError, PictureError
+from manyfill.files import check_folder
 from manyfill.images import DEFAULT_MAX_PIXELS
 from manyfill.inputs import PictureLike, read
 from manyfill.models.hvae import ConditionalHVAE
@@ -94,8 +95,7 @@ class Adaptation:
 
 def check_place(directory: Path) -> None:
     """OutputError if `Adaptation.save` could not write a directory, or would replace what is no adapted model."""
-    if not (there := next(path for path in directory.absolute().parents if path.exists())).is_dir():
-        raise OutputError(f"{there}: is no folder; choose another --out")
+    check_folder(directory.parent)
     if not directory.exists():
         return
     try:
