@@ -42,7 +42,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch, seconds: int = 1) -> Iterator[int]:
 
 # ---------------------------------------------------------------------------------------------------------- it learns
 
-OVERFIT_STEPS = 300
+OVERFIT_STEPS = 400
 
 
 def test_it_overfits_one_small_batch_to_below_two_bits(tmp_path: Path) -> None:
