@@ -194,6 +194,9 @@ def finish(
     if learnt:
         completions = replace(completions, notes=(*completions.notes, str(learnt)))
     files = completions.save(out, encoding=encoding, latents=latents)
+    if earlier := sorted(path.name for path in out.glob("fill-*") if path not in files):
+        told = earlier[0] if len(earlier) == 1 else f"{earlier[0]} and {len(earlier) - 1} more"
+        completions = replace(completions, notes=(*completions.notes, f"{out} holds fills of before too: {told}"))
     if not as_json:
         print(_summary(completions, out))
         return

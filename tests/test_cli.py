@@ -53,6 +53,15 @@ def test_the_same_command_writes_the_same_bytes_as_the_library(model: Path) -> N
     assert np.array_equal(open_picture("a/fill-01.png").pixels, from_python)
 
 
+def test_fills_of_before_are_told_of(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill = ["fill", "photo.png", "--mask", "mask.png", "--model", str(model), "-n"]
+    assert main([*fill, "3"]) == 0 and main([*fill, "3"]) == 0
+    assert "of before" not in capsys.readouterr().out
+    assert main([*fill, "1", "--json"]) == 0
+    told = "photo-fills holds fills of before too: fill-01.png and 1 more"
+    assert told in json.loads(capsys.readouterr().out)["notes"] and Path("photo-fills/fill-02.png").exists()
+
+
 def test_an_empty_mask_is_a_note(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_mask(Path("black.png"), np.zeros_like(MASK))
     assert main(["fill", "photo.png", "--mask", "black.png", "-n", "2", "--model", str(model)]) == 0
