@@ -158,9 +158,9 @@ class Completions:
         found = {f"fill-{i:02d}": image for i, image in enumerate(self.images)} | {"mean": self.mean}
         return found | (quantiles(self.images, self.mask) if with_quantiles else {})
 
-    def uncertainty(self) -> np.ndarray:
-        """`std` as a heat map uint8 (H, W, 3), dark for 0 to bright for its largest value."""
-        return heatmap(self.std / max(float(self.std.max()), 1e-6))
+    def uncertainty(self, region: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
+        """`std` of a region as a heat map uint8 (H, W, 3), dark for 0 to bright for its largest value."""
+        return heatmap(self.std[region] / max(float(self.std.max()), 1e-6))
 
     def sheet(self) -> np.ndarray:
         """Input, mask, fills, mean and uncertainty map of the region around the hole, uint8 (H', W', 3)."""
@@ -170,7 +170,7 @@ class Completions:
             "input": hatched(self.picture[region], mask),
             "mask": mask.astype(np.uint8)[..., None] * 255,
             "mean": self.mean[region],
-            f"std, up to {self.std.max():.1f} levels": self.uncertainty()[region],
+            f"std, up to {self.std.max():.1f} levels": self.uncertainty(region),
         }
         if self.truth is not None:
             head["truth"] = self.truth[region]

@@ -47,7 +47,7 @@ def afford(
     `pixels` and `squares` count the values (H W C and s s C) of all pictures and of the squares around their holes,
     `walks` how often each tile is walked: twice under guidance.
     """
-    # Every fill, the mean and the picture at its full size, the deviation in four bytes.
+    # Every fill, the mean and the picture at its full size, and the deviation in four bytes.
     whole = pixels * (fills + 2) + 4 * pixels
     # Of every square the fills, their guides, a copy of each on the way; and its means and shrinking in four bytes.
     around = squares * (4 * fills + 24)
