@@ -38,6 +38,16 @@ def kl(q: Gaussian, p: Gaussian) -> Tensor:
     return 0.5 * (ratio**2 + ((q.mean - p.mean) / p.std) ** 2 - 1) - ratio.log()
 
 
+def gumbel(uniform: Tensor) -> Tensor:
+    """Standard Gumbel noise (...), from uniform on (0, 1): added to logits, it has the largest drawn by its share."""
+    return -torch.log(-torch.log(uniform))
+
+
+def logistic(uniform: Tensor) -> Tensor:
+    """Standard logistic noise (...), from uniform on (0, 1)."""
+    return torch.log(uniform) - torch.log1p(-uniform)
+
+
 @dataclass(frozen=True)
 class LogisticMixture:
     """Mixture of logistics discretised to `bins` evenly spaced values on [-1, 1], joint over the channels of a pixel.
@@ -81,22 +91,19 @@ class LogisticMixture:
         return torch.logsumexp(F.log_softmax(self.logits, -1) + log_p.sum(-2), -1)
 
     def sample(self, component_noise: Tensor, value_noise: Tensor) -> Tensor:
-        """Draw pixels (..., C) from uniform noise on (0, 1): `component_noise` (..., K), `value_noise` (..., C)."""
-        gumbel = -torch.log(-torch.log(component_noise))
-        choice = (self.logits + gumbel).argmax(-1, keepdim=True)
-        noise = torch.log(value_noise) - torch.log1p(-value_noise)
-        channels = self.means.shape[-2]
-        pick = choice[..., None, :].expand(*self.means.shape[:-1], 1)
-        means, scales = self.means.gather(-1, pick)[..., 0], self.log_scales.gather(-1, pick)[..., 0].exp()
+        """Draw pixels (..., C) from noise, the components' (..., K) as of `gumbel`, the values' (..., C) `logistic`."""
+        choice = (self.logits + component_noise).argmax(-1)[..., None, None]
+
+        def chosen(parameters: Tensor) -> Tensor:
+            return parameters.gather(-1, choice.expand(*parameters.shape[:-1], 1))[..., 0]
+
+        shifted = torch.addcmul(chosen(self.means), chosen(self.log_scales).exp(), value_noise).unbind(-1)
+        couplings = () if self.couplings is None else chosen(self.couplings).unbind(-1)
         values: list[Tensor] = []
-        used = 0
-        for c in range(channels):
-            mean = means[..., c]
-            if self.couplings is not None:
-                for before in range(c):
-                    mean = mean + self.couplings[..., used, :].gather(-1, choice)[..., 0] * values[before]
-                    used += 1
-            values.append(self._to_grid(mean + scales[..., c] * noise[..., c]))
+        for c, value in enumerate(shifted):
+            for before, coupling in zip(values, couplings[c * (c - 1) // 2 :], strict=False):
+                value = torch.addcmul(value, coupling, before)
+            values.append(self._to_grid(value))
         return torch.stack(values, dim=-1)
 
     def mean(self) -> Tensor:

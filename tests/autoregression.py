@@ -44,10 +44,15 @@ def chi_square_fits(counts: Tensor, expected: Tensor, least: float = 8.0) -> boo
     return bool(normal.abs() < 3.9)
 
 
+def ends(rows: Rows) -> list[int]:
+    """Each stage's end."""
+    return rows.stage.unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
+
+
 def uncached(net: CausalNetwork, rows: Rows, context: Tensor, choose: Any, what: str) -> None:
     """In place of `CausalNetwork.draw`: a pass over the whole hole for every stage."""
     values, start = torch.zeros(len(rows.where), net.values), 0
-    for end in rows.ends:
+    for end in ends(rows):
         now = slice(start, end)
         values[now] = choose(now, net(rows, values, context)[now])
         start = end

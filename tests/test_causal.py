@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from autoregression import ends
 from torch import Tensor
 
 from manyfill.masks import KINDS, draw
@@ -48,8 +49,8 @@ def test_an_order_takes_few_stages() -> None:
     assert int(coarse_to_fine(64).stage.max()) + 1 == 1 + 3 * 6
     hole = holes("centre", size=64)
     assert hole.sum() == 32 * 32
-    assert len(network(skewed(64)).rows(hole).ends) == 3 * 32 - 2
-    assert len(network(coarse_to_fine(64)).rows(hole).ends) <= 16
+    assert len(ends(network(skewed(64)).rows(hole))) == 3 * 32 - 2
+    assert len(ends(network(coarse_to_fine(64)).rows(hole))) <= 16
 
 
 def test_coarse_to_fine_draws_grids_that_double() -> None:
@@ -77,7 +78,7 @@ def test_a_position_sees_earlier_ones_and_no_others(order, kind: str) -> None:
         sees[i] = seen.abs().sum(1) > 0
     earlier = rows.stage[None] < rows.stage[:, None]
     assert not sees[~earlier].any()
-    assert sees.any() == (len(rows.ends) > 1 and bool((rows.far < len(values)).any()))
+    assert sees.any() == (len(ends(rows)) > 1 and bool((rows.far < len(values)).any()))
     # Whatever the first layer looks at directly is seen.
     for i, neighbours in enumerate(rows.far.tolist()):
         assert all(sees[i, j] for j in neighbours if j < len(values))
@@ -131,7 +132,7 @@ def test_cached_equals_uncached_bit_for_bit(order, kinds: tuple[str, ...], one_t
         net.draw(rows, context, choose, "values")
         assert torch.equal(net(rows, values, context), told)
         start = 0
-        for end in rows.ends:
+        for end in ends(rows):
             now = slice(start, end)
             naive[now] = value(now, net(rows, naive, context)[now])
             start = end
@@ -156,7 +157,7 @@ def test_pictures_drawn_together_do_not_touch(order, one_thread: None) -> None:
 def test_no_hole_no_work() -> None:
     net = network(skewed(SIZE))
     rows = net.rows(torch.zeros(2, 1, SIZE, SIZE))
-    assert rows.ends == [] and net(rows, *inputs(rows)).shape == (0, OUTPUTS)
+    assert ends(rows) == [] and net(rows, *inputs(rows)).shape == (0, OUTPUTS)
     net.draw(rows, inputs(rows)[1], lambda *_: pytest.fail("drew something"), "values")
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from manyfill.distributions import Gaussian, LogisticMixture, kl
+from manyfill.distributions import Gaussian, LogisticMixture, gumbel, kl, logistic
 from manyfill.images import to_pixels, to_tensor
 from manyfill.rng import generator, numpy_generator
 
@@ -171,7 +171,7 @@ def draw(mixture: LogisticMixture, count: int, seed: int = 0) -> np.ndarray:
     u = torch.rand(count, mixtures + channels, generator=g).clamp(1e-7, 1 - 1e-7)
 
     rows = mapped(mixture, lambda t: t.float().expand(count, *t.shape[1:]))
-    pixels = rows.sample(*u.split([mixtures, channels], 1)).double().numpy()
+    pixels = rows.sample(gumbel(u[:, :mixtures]), logistic(u[:, mixtures:])).double().numpy()
     index = np.rint((pixels + 1) / 2 * (mixture.bins - 1)).astype(int)
     np.testing.assert_allclose(pixels, grid(mixture.bins)[index], atol=1e-6)
     return index
@@ -219,7 +219,7 @@ def test_the_histogram_test_notices_a_sampler_that_truncates() -> None:
 def test_every_level_comes_back_from_a_narrow_distribution_around_it(bins: int) -> None:
     levels = torch.from_numpy(grid(bins)).float()[:, None]
     narrow = LogisticMixture(torch.zeros(bins, 1), levels[:, None], torch.full((bins, 1, 1), -7.0), bins=bins)
-    drawn = narrow.sample(torch.full((bins, 1), 0.5), torch.full((bins, 1), 0.5))
+    drawn = narrow.sample(torch.zeros(bins, 1), torch.zeros(bins, 1))
     np.testing.assert_array_equal(np.rint((drawn[:, 0].numpy() + 1) / 2 * (bins - 1)), np.arange(bins))
     assert (narrow.log_prob(drawn).exp() > 0.97).all()
 
@@ -228,7 +228,7 @@ def test_the_256_levels_are_those_of_pictures() -> None:
     pixels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     x = to_tensor(pixels).permute(1, 2, 0).reshape(256, 1)
     narrow = LogisticMixture(torch.zeros(256, 1), x[:, None], torch.full((256, 1, 1), -7.0))
-    drawn = narrow.sample(torch.full((256, 1), 0.5), torch.full((256, 1), 0.5))
+    drawn = narrow.sample(torch.zeros(256, 1), torch.zeros(256, 1))
     np.testing.assert_array_equal(to_pixels(drawn.view(16, 16, 1).permute(2, 0, 1)), pixels)
 
 

@@ -72,7 +72,8 @@ def test_training_and_evaluation_differ_in_nothing_but_batch_norm(config: ModelC
     with torch.no_grad():
         trained = model.train()(x, m, noise=generator(0, "noise")).total
         evaluated = model.eval()(x, m, noise=generator(0, "noise")).total
-    assert torch.equal(trained, evaluated) == (config.norm != "batch")
+    # Evaluation works out less of the pictures, which changes the order of sums.
+    assert torch.allclose(trained, evaluated, rtol=1e-6) == (config.norm != "batch")
 
 
 @pytest.mark.parametrize("setting", ["dropout", "border_dropout"])

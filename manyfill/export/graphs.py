@@ -35,10 +35,12 @@ from torch.export import Dim
 
 from manyfill.distributions import Gaussian
 from manyfill.errors import ConfigError
+from manyfill.models.causal import Part
 from manyfill.models.config import ModelConfig
 from manyfill.models.hvae import ConditionalHVAE, Known
 from manyfill.models.pixelcnn import PixelCNNHead
 from manyfill.models.topdown import Evidence
+from manyfill.models.window import Window
 from manyfill.runtime.exported import ENCODER, EXPECTATION, SAMPLER, STAGE
 
 OPSET = 20
@@ -107,9 +109,9 @@ class Opening(Sampler):
         h, canvas, known, m, latents = self.traversed(x, told, z, given)
         head = self.model.head
         assert isinstance(head, PixelCNNHead)
-        rows = head.network.ordered(where, h.shape[0])
+        rows = head.network.ordered(where, h.shape[0], Window.whole(self.model.config.size))
         own, base, context = head.begin(rows, h, canvas, known, m)
-        return [rows.rank, rows.stage, rows.near, rows.far, head.network.tell(context), own, base, *latents]
+        return [rows.rank, rows.stage, rows.near, rows.far, head.network.told(context), own, base, *latents]
 
 
 class Stage(nn.Module):
@@ -140,9 +142,11 @@ class Stage(nn.Module):
             layers.append(fresh)
             return kept[layer]  # neighbours are of earlier stages
 
-        raw = own + self.head.network.outputs(near, far, values, told, keep)
-        pixels, value = self.head.choose(raw, base, self.head.uniform(base, uniform))
-        return [pixels, self.head.mixture(raw, base).mean(), value, *layers]
+        part = Part(slice(None), near, far, told, self.head.network.matrices(told))
+        raw = own + self.head.network.outputs([part], values, keep)
+        mixture = self.head.mixture(raw, base)
+        pixels = mixture.sample(*self.head.noise_of(self.head.uniform(base, uniform)))
+        return [pixels, mixture.mean(), self.head.what_is_told(pixels, base), *layers]
 
 
 def flat(known: Known) -> dict[str, Tensor]:

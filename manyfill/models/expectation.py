@@ -133,21 +133,30 @@ class Expectation(nn.Module):
 
         Preconditioned with the covariance, cut to the hole; Hestenes & Stiefel (1952).
         """
-        u, precision = start, 1 / spectrum
-        r = -self._filtered(known + u, precision) * hole
+
+        def listed(y: Tensor) -> Tensor:
+            return y.expand_as(known).flatten(0, 1)
+
+        # One map after the other, so that every product is a single call: small pictures are told of by thousands.
+        hole, spectrum, u = listed(hole), listed(spectrum), listed(start)
+        there = self.cosines.expand(u.shape[0], -1, -1)  # not len(u), which is a constant to a graph
+        back, precision = there.mT, 1 / spectrum
+
+        def filtered(y: Tensor, response: Tensor) -> Tensor:
+            """The hole of y with each frequency multiplied by `response`: the spectrum for the covariance, the
+            precision for its inverse."""
+            return back.bmm(there.bmm(y).bmm(back) * response).bmm(there) * hole
+
+        r = -filtered(listed(known) + u, precision)
         p, before = torch.zeros_like(r), r.new_ones(())
         for _ in range(iterations):
-            z = self._filtered(r, spectrum) * hole
+            z = filtered(r, spectrum)
             rz = _inner(r, z)
-            p, before = z + rz / before.clamp(min=1e-20) * p, rz
-            curved = self._filtered(p, precision) * hole
+            p, before = torch.addcmul(z, rz / before.clamp(min=1e-20), p), rz
+            curved = filtered(p, precision)
             along = rz / _inner(p, curved).clamp(min=1e-20)
-            u, r = u + along * p, r - along * curved
-        return u
-
-    def _filtered(self, y: Tensor, response: Tensor) -> Tensor:
-        """y with each frequency multiplied by `response`: the covariance for the spectrum, the precision for 1 / it."""
-        return self.cosines.T @ (self._transformed(y) * response) @ self.cosines
+            u, r = torch.addcmul(u, along, p), torch.addcmul(r, along, curved, value=-1)
+        return u.view_as(known)
 
     def _transformed(self, y: Tensor) -> Tensor:
         return self.cosines @ y @ self.cosines.T
@@ -161,8 +170,8 @@ class Expectation(nn.Module):
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product of each map, (B, C, 1, 1)."""
-    return (a * b).sum((2, 3), keepdim=True)
+    """Inner product of each map (B * C, 1, 1)."""
+    return (a * b).sum((1, 2), keepdim=True)
 
 
 def _evidence(power: Tensor, share: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ Shapes: B batch, C picture channels, S the model's size, L levels, Z latent chan
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -45,6 +45,18 @@ class Known:
     windows: dict[int, Window] | None
     guidance: Guidance = UNGUIDED
     kept: Tensor | None = None
+
+    @property
+    def finest(self) -> Window:
+        """What has to be worked out of the pictures themselves."""
+        size = self.x.shape[-1]
+        return self.windows[size] if self.windows else Window.whole(size)
+
+    def only_first(self) -> "Known":
+        """The same with pixels to be drawn in the first picture alone."""
+        m, kept = (t if t is None else torch.cat([t[:1], torch.zeros_like(t[1:])]) for t in (self.m, self.kept))
+        assert m is not None
+        return replace(self, m=m, kept=kept)
 
     def repeat(self, n: int) -> "Known":
         """Each picture n times in a row: B becomes B * n."""
@@ -188,7 +200,8 @@ class ConditionalHVAE(nn.Module):
         h, canvas, steps = self.topdown(
             known.evidence, seen.full, known.missing, from_posterior, guidance=known.guidance, windows=known.windows
         )
-        return self.head.log_prob(h, canvas, seen.x, known.m), steps
+        window = known.finest
+        return self.head.log_prob(h, canvas, window.cut(seen.x), window.cut(known.m), window), steps
 
     def encode_known(
         self,
@@ -227,11 +240,12 @@ class ConditionalHVAE(nn.Module):
         h, canvas, steps = self.topdown(
             known.evidence, None, known.missing, choose, guidance=known.guidance, windows=known.windows
         )
-        m = known.m
+        m, window = known.m, known.finest
         # Only here are pixels drawn without looking at one another.
         if known.kept is not None and isinstance(noise, Tensor) and self.config.head == "mixture":
             m, noise = known.kept, noise[known.kept[m > 0] > 0]
-        x, mean = self.head.sample(h, canvas, known.x, m, noise)
+        drawn = self.head.sample(h, canvas, window.cut(known.x), window.cut(m), noise, window)
+        x, mean = (window.put(part, known.x) for part in drawn)
         return Fills(x, mean, [step.z for step in steps])
 
     def _guide(self, x: Tensor, guide: Tensor | None, present: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from manyfill.distributions import LogisticMixture
+from manyfill.distributions import LogisticMixture, gumbel, logistic
 from manyfill.models.blocks import activation, pasted, rows_at
 from manyfill.models.config import ModelConfig
+from manyfill.models.window import Window
 
 
 class MixtureHead(nn.Module):
@@ -32,14 +33,20 @@ class MixtureHead(nn.Module):
             means[0] = torch.linspace(-0.6, 0.6, config.mixtures) if config.mixtures > 1 else 0.0
             log_scales.fill_(-2.0)
 
-    def log_prob(self, h: Tensor, canvas: Tensor, x: Tensor, m: Tensor) -> Tensor:
+    def log_prob(self, h: Tensor, canvas: Tensor, x: Tensor, m: Tensor, window: Window | None = None) -> Tensor:
         """As `Head`."""
         where = m.flatten().nonzero()[:, 0]
         mixture = self.mixture(self.project(self.active(rows_at(h, where))), rows_at(canvas, where))
         return per_picture(mixture.log_prob(rows_at(x, where)), where, m)
 
     def sample(
-        self, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor, noise: Sequence[torch.Generator] | Tensor
+        self,
+        h: Tensor,
+        canvas: Tensor,
+        known: Tensor,
+        m: Tensor,
+        noise: Sequence[torch.Generator] | Tensor,
+        window: Window | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `Head`."""
         return self.draw(h, canvas, known, m.flatten().nonzero()[:, 0], self.uniform(m, noise))
@@ -47,8 +54,13 @@ class MixtureHead(nn.Module):
     def draw(self, h: Tensor, canvas: Tensor, known: Tensor, where: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """The same for the hole's pixels `where` (R,) among all B * H * W, from uniform numbers (R, K + C)."""
         mixture = self.mixture(self.project(self.active(rows_at(h, where))), rows_at(canvas, where))
-        drawn = mixture.sample(*uniform.split([self.mixtures, self.channels], 1))
+        drawn = mixture.sample(*self.noise_of(uniform))
         return pasted(drawn, where, known), pasted(mixture.mean(), where, known)
+
+    def noise_of(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise that chooses the component (R, K) and the values (R, C), from uniform numbers (R, K + C)."""
+        component, value = uniform.split([self.mixtures, self.channels], 1)
+        return gumbel(component), logistic(value)
 
     def mixture(self, raw: Tensor, base: Tensor) -> LogisticMixture:
         """The distribution of R pixels from raw parameters (R, ...), with means counted from `base` (R, C)."""

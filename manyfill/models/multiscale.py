@@ -31,7 +31,7 @@ def coarse_to_fine(size: int) -> Order:
         for group in (odd_row & odd_column, even_row & odd_column, odd_row & even_column):
             stages[group], spacings[group] = stage, spacing
             stage += 1
-    return Order(stages, spacings)
+    return Order(stages, spacings, kinds=3)
 
 
 class MultiscaleHead(PixelCNNHead):

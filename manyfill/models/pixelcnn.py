@@ -16,6 +16,7 @@ from manyfill.models.blocks import conv, pasted
 from manyfill.models.causal import CausalNetwork, Order, Rows, skewed
 from manyfill.models.config import ModelConfig
 from manyfill.models.mixture import MixtureHead, per_picture
+from manyfill.models.window import Window
 
 WIDTH, DEPTH = 64, 2
 ERROR_GAIN = 4.0  # what the canvas lacks is a fraction of a picture's range
@@ -38,27 +39,33 @@ class PixelCNNHead(MixtureHead):
         """The order in which the pixels are drawn."""
         return skewed(size)
 
-    def log_prob(self, h: Tensor, canvas: Tensor, x: Tensor, m: Tensor) -> Tensor:
+    def log_prob(self, h: Tensor, canvas: Tensor, x: Tensor, m: Tensor, window: Window | None = None) -> Tensor:
         """As `Head`."""
-        rows = self.network.rows(m)
+        rows = self.network.rows(m, window, drawn=False)
         pixels, base = rows.take(x), rows.take(canvas)
-        raw = self.network(rows, _told(pixels, base), self.context(rows, h, canvas, x * (1 - m), m))
+        raw = self.network(rows, self.what_is_told(pixels, base), self.context(rows, h, canvas, x * (1 - m), m))
         mixture = self.mixture(self.project(self.active(rows.take(h))) + raw, base)
         return per_picture(mixture.log_prob(pixels), rows.where, m)
 
     def sample(
-        self, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor, noise: Sequence[torch.Generator] | Tensor
+        self,
+        h: Tensor,
+        canvas: Tensor,
+        known: Tensor,
+        m: Tensor,
+        noise: Sequence[torch.Generator] | Tensor,
+        window: Window | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `Head`."""
-        rows = self.network.rows(m)
-        own, base, context = self.begin(rows, h, canvas, known, m)
-        uniform = self.uniform(m, noise)[rows.rank]
-        raw, pixels = torch.zeros_like(own), torch.zeros_like(base)
+        rows = self.network.rows(m, window)
+        raw, base, context = self.begin(rows, h, canvas, known, m)
+        component, value = self.noise_of(self.uniform(m, noise)[rows.rank])
+        pixels = torch.zeros_like(base)
 
         def choose(now: slice, told: Tensor) -> Tensor:
-            raw[now] = own[now] + told
-            pixels[now], values = self.choose(raw[now], base[now], uniform[now])
-            return values
+            mixture = self.mixture(raw[now].add_(told), base[now])
+            pixels[now] = drawn = mixture.sample(component[now], value[now])
+            return self.what_is_told(drawn, base[now])
 
         self.network.draw(rows, context, choose, self.what)
         mean = self.mixture(raw, base).mean()
@@ -70,17 +77,12 @@ class PixelCNNHead(MixtureHead):
         own = self.project(self.active(rows.take(h))).float()
         return own, rows.take(canvas), self.context(rows, h, canvas, known, m)
 
-    def choose(self, raw: Tensor, base: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (R, C), and what the network is told of them, from raw parameters and uniform numbers (R, K + C)."""
-        pixels = self.mixture(raw, base).sample(*uniform.split([self.mixtures, self.channels], 1))
-        return pixels, _told(pixels, base)
-
     def context(self, rows: Rows, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor) -> Tensor:
         """What each pixel is told (R, W) that does not depend on the hole's pixels."""
         around = torch.cat([self.active(h), canvas, known * (1 - m), m], 1)
         return F.silu(rows.take(self.surround(around)))
 
-
-def _told(pixels: Tensor, base: Tensor) -> Tensor:
-    """What the network is told of pixels (R, C): themselves, and what the canvas lacked there."""
-    return torch.cat([pixels, ERROR_GAIN * (pixels - base)], 1)
+    @staticmethod
+    def what_is_told(pixels: Tensor, base: Tensor) -> Tensor:
+        """Of pixels (R, C) to those after them (R, 2 C): themselves, and what the canvas lacked there."""
+        return torch.cat([pixels, ERROR_GAIN * (pixels - base)], 1)

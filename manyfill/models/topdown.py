@@ -241,11 +241,11 @@ class TopDown(nn.Module):
         guidance: Guidance = UNGUIDED,
         windows: dict[int, Window] | None = None,
     ) -> tuple[Tensor, Tensor, list[Step]]:
-        """The final state (B, width, H, W), the canvas (B, C, H, W), and every level's step.
+        """The final state (B, width, h, w) and canvas (B, C, h, w) in the finest window, and every level's step.
 
         `known` and `full` tell of the known pixels and of the whole picture, `missing` (B, 1, size, size) of the share
         of each cell that lies in the hole. Latents live wherever that is not 0. Where there are `windows`, only they
-        are worked out; the rest of what is returned is 0, and priors and posteriors there standard normal.
+        are worked out; around them steps are 0, and priors and posteriors standard normal.
         """
         both, mean = guidance.both, guidance.mean
         batch = next(iter(missing.values())).shape[0]
@@ -293,7 +293,7 @@ class TopDown(nn.Module):
                 canvas = self._limited(canvas + mean(latent.stroke(h, fed)) * hole)
                 departure = canvas.clamp(-1, 1) - picture
             steps.append(Step(prior.given(z), posterior, z, everywhere, window.paste(canvas)))
-        return window.paste(guidance.with_caption(h)), window.paste(canvas), steps
+        return guidance.with_caption(h), canvas, steps
 
     def _limited(self, canvas: Tensor) -> Tensor:
         return canvas.clamp(-LARGEST_CANVAS, LARGEST_CANVAS) if self.bounded else canvas

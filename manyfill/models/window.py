@@ -46,6 +46,22 @@ class Window:
             return x
         return F.pad(x, (self.left, self.size - self.right, self.top, self.size - self.bottom), value=around)
 
+    def put(self, x: Tensor, whole: Tensor) -> Tensor:
+        """Whole maps (B, C, size, size) with x (B, C, h, w) here."""
+        if self.is_whole:
+            return x
+        put = whole.clone()
+        put[..., self.top : self.bottom, self.left : self.right] = x
+        return put
+
+    def places(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Of indices (R,) among the cells of this part of B maps: the map (R,), and the place in all of it (R,)."""
+        if self.is_whole:
+            return index // self.size**2, index % self.size**2
+        width = self.right - self.left
+        picture, cell = index // (width * (self.bottom - self.top)), index % (width * (self.bottom - self.top))
+        return picture, (self.top + cell // width) * self.size + self.left + cell % width
+
     def grown(self, reach: int) -> "Window":
         low, high = (lambda edge: max(0, edge - reach)), (lambda edge: min(self.size, edge + reach))
         return Window(self.size, low(self.top), high(self.bottom), low(self.left), high(self.right))

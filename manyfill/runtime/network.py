@@ -1,16 +1,18 @@
 """The model as a torch network."""
 
+import copy
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manyfill.caption import Caption, cut_note, tell
 from manyfill.checkpoint import digest
 from manyfill.device import autocast, leaves_a_core
 from manyfill.distributions import Gaussian
 from manyfill.models.captions import joined
+from manyfill.models.causal import FEWEST_ROWS
 from manyfill.models.guidance import Guidance
 from manyfill.models.hvae import ConditionalHVAE, Known
 from manyfill.rng import TorchDraws
@@ -25,6 +27,7 @@ class Network(Runtime):
     def __init__(self, model: ConditionalHVAE) -> None:
         self.model, self.config = model.eval(), model.config
         self.device = next(model.parameters()).device
+        self._rounded, self._rounded_from = self.model, list[tuple[int, int]]()
 
     @property
     def network(self) -> ConditionalHVAE:
@@ -49,7 +52,7 @@ class Network(Runtime):
         x, m, guide, kept = (None if each is None else self._tensor(each) for each in shown)
         assert x is not None and m is not None
         with autocast(self.device):
-            return self.model.encode_known(x, m, guide, told=told, guidance=guidance, kept=kept)
+            return self.rounded().encode_known(x, m, guide, told=told, guidance=guidance, kept=kept)
 
     @torch.inference_mode()
     def draw(self, told: Known, copies: int, noise: Noise) -> Tiles:
@@ -57,17 +60,39 @@ class Network(Runtime):
         count = len(told.x) * copies
         # A matrix times a single vector rounds otherwise, and fills are not to depend on what is drawn with them.
         twice = 2 if count == 1 else 1
+        known = told.repeat(copies * twice)
         levels = [self._tensor(np.concatenate([z] * twice)) for z in noise.levels]
 
         def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
             own = levels[level].contiguous(memory_format=torch.channels_last)
             return own.to(prior.mean) if level < noise.given else prior.sample(own)
 
-        pixels = self._tensor(np.concatenate([noise.pixels] * twice))
+        pixels = noise.pixels
+        if twice == 2 and len(pixels) >= FEWEST_ROWS:
+            known = known.only_first()  # the pixels themselves once: they are many vectors
+        else:
+            pixels = np.concatenate([pixels] * twice)
         with autocast(self.device):
-            fills = self.model.decode(told.repeat(copies * twice), choose, pixels)
+            fills = self.rounded().decode(known, choose, self._tensor(pixels))
         x, mean, *latents = (_array(t)[:count] for t in (fills.x, fills.mean, *fills.latents))
         return Tiles(x, mean, latents)
+
+    def rounded(self) -> ConditionalHVAE:
+        """The network with its weights in autocast's precision, if that is on: it would round them anew, one by one, at
+        every call, which a single fill is slowed down by."""
+        kind = self.device.type
+        if not torch.is_autocast_enabled(kind):
+            return self.model
+        weights = [(p.data_ptr(), p._version) for p in self.model.parameters()]
+        if weights != self._rounded_from:
+            shared = {id(self.model.vocabulary): self.model.vocabulary}
+            self._rounded, self._rounded_from = copy.deepcopy(self.model, shared), weights
+            for layer in self._rounded.modules():
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    layer.weight.data = layer.weight.data.to(torch.get_autocast_dtype(kind))
+                if isinstance(layer, nn.Conv2d) and layer.bias is not None:  # others are added up before
+                    layer.bias.data = layer.bias.data.to(layer.weight.dtype)
+        return self._rounded
 
     @cached_property
     def digest(self) -> str:
