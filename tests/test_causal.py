@@ -62,6 +62,18 @@ def test_coarse_to_fine_draws_grids_that_double() -> None:
     assert torch.equal(spacing[1::2, 1::2], torch.ones(4, 4, dtype=torch.long)) and spacing[0, 4] == spacing[4, 4] == 4
 
 
+def test_only_what_positions_of_a_kind_ever_see_is_worked_out() -> None:
+    net, worked_out = network(coarse_to_fine(64)), []
+    kind = net.order.kind(net.order.stage).flatten()
+    for each in range(3):
+        for table, taps_of in ((net.near, net.near_of), (net.far, net.far_of)):
+            seen = table[kind == each] < 64**2
+            assert torch.equal(seen[:, taps_of[each]].sum(1), seen.sum(1))
+        entering, layers = net.matrices(torch.zeros(1), each)
+        worked_out.append((len(entering) // VALUES, len(layers[0][1]) // net.width))
+    assert worked_out == [(16, 4), (24, 4), (40, 8)]
+
+
 @each_order
 @pytest.mark.parametrize("kind", [*KINDS, "all"])
 def test_a_position_sees_earlier_ones_and_no_others(order, kind: str) -> None:

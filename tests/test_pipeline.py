@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from untrained import box_mask, noise_picture, tiny
 
 from manyfill import Filler
@@ -9,6 +10,7 @@ from manyfill.checkpoint import save_model
 from manyfill.errors import ModelError
 from manyfill.masks import KINDS, draw
 from manyfill.octaves import PORTION
+from manyfill.runtime import network
 
 # --------------------------------------------------------------------------------------------------------- known pixels
 SHAPES = [(1, 17), (40, 1), (5, 7), (32, 32), (33, 90), (64, 64), (100, 45), (20, 32)]
@@ -87,6 +89,30 @@ def test_a_fill_does_not_depend_on_how_many_are_drawn(filler: Filler) -> None:
     assert len({image.tobytes() for image in many.images}) == len(many.images)
     unrelated = np.abs(few.images[0][mask].astype(int) - many.images[1][mask])
     assert np.median(unrelated) > 10
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 20])
+def test_a_single_fill_is_bit_for_bit_the_first_of_several(filler: Filler, side: int, one_thread: None) -> None:
+    """However few its pixels are: of products of few rows some processors make others."""
+    picture, mask = noise_picture(32, 32), box_mask(32, 32, 8, 8, 8 + side, 8 + side)
+    for model in (filler, Filler.from_pretrained()):
+        one, several = model(picture, mask, n=1), model(picture, mask, n=3)
+        assert np.array_equal(one.images[0], several.images[0])
+        assert all(np.array_equal(a[:1], b[:1]) for a, b in zip(one.latents, several.latents, strict=True))
+
+
+def test_weights_rounded_once_fill_as_those_rounded_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "autocast", lambda device: torch.autocast(device.type, torch.bfloat16))
+    picture, mask = noise_picture(32, 32), box_mask(32, 32, 8, 8, 24, 24)
+    filler = Filler(tiny(), "tiny")
+    once = filler(picture, mask, n=2)
+    assert filler.runtime.rounded() is filler.model  # outside of autocast
+    with monkeypatch.context() as patch:
+        patch.setattr(network.Network, "rounded", lambda self: self.model)
+        assert all(map(np.array_equal, once.images, filler(picture, mask, n=2).images))
+    with torch.no_grad():
+        filler.model.topdown.start.add_(1.0)
+    assert not np.array_equal(once.images[0], filler(picture, mask, n=2).images[0])
 
 
 def test_temperature_widens_the_latents(filler: Filler) -> None:

@@ -145,4 +145,11 @@ def test_cut_and_paste() -> None:
     pasted = window.paste(window.cut(x), -1.0)
     assert torch.equal(window.cut(pasted), window.cut(x)) and (pasted == -1).sum() == 64 - 12
     assert Window.whole(8).cut(x) is x and Window.whole(8).paste(x) is x
+    put = window.put(-window.cut(x), x)
+    assert torch.equal(window.cut(put), -window.cut(x)) and (put == x).sum() == 64 - 12
+    read = (torch.cat([put, x, put]) != x).flatten().nonzero()[:, 0]
+    inner = window.cut(torch.cat([put, x, put]) != x).flatten().nonzero()[:, 0]
+    for some, part in ((read, Window.whole(8)), (inner, window)):
+        picture, place = part.places(some)
+        assert torch.equal(picture * 64 + place, read)
     assert window.coarser(2) == Window(4, 1, 3, 1, 4) and window.grown(3) == Window(8, 0, 8, 0, 8)
