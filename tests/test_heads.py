@@ -11,8 +11,9 @@ from torch import Tensor
 from manyfill.errors import ConfigError
 from manyfill.models.config import ModelConfig, parse
 from manyfill.models.heads import HEADS, make_head
-from manyfill.models.mixture import MixtureHead
+from manyfill.models.mixture import MixtureHead, Scene
 from manyfill.models.pixelcnn import PixelCNNHead
+from manyfill.models.window import Window
 from manyfill.rng import generator
 
 DRAWS, AT_ONCE = 100_000, 5_000
@@ -36,11 +37,13 @@ def head_of(
     return head
 
 
-def surroundings(head: MixtureHead, size: int, count: int = 1) -> tuple[Tensor, Tensor]:
-    g = generator(0, "surroundings")
+def scene(head: MixtureHead, x: Tensor, m: Tensor) -> Scene:
+    """Pictures x (B, C, S, S) with holes m (1 or B, 1, S, S), all with the same state and canvas."""
+    g, size = generator(0, "surroundings"), x.shape[-1]
     h = torch.randn(1, head.project.in_features, size, size, generator=g)
     canvas = 0.6 * torch.rand(1, head.channels, size, size, generator=g) - 0.3
-    return h.expand(count, -1, -1, -1), canvas.expand(count, -1, -1, -1)
+    h, canvas, m = (t.expand(len(x), -1, -1, -1) for t in (h, canvas, m))
+    return Scene(h, canvas, x, m, Window.whole(size))
 
 
 def all_pictures(channels: int, bins: int, m: Tensor, known: float = 1.0) -> Tensor:
@@ -59,7 +62,7 @@ def test_probabilities_of_all_pictures_sum_to_1(name: str, channels: int, bins: 
     head, m = head_of(name, 2, channels, bins), torch.tensor(hole)[None, None].float()
     every = all_pictures(channels, bins, m)
     with torch.inference_mode():
-        log_p = head.log_prob(*surroundings(head, 2, len(every)), every, m.expand(len(every), -1, -1, -1))
+        log_p = head.log_prob(scene(head, every, m))
     assert log_p.exp().max() < 0.8  # nothing is certain, or the sum would say little
     assert log_p.double().exp().sum().item() == pytest.approx(1, abs=1e-5)
 
@@ -70,14 +73,13 @@ def test_draws_have_these_probabilities(name: str, channels: int, bins: int, one
     head, m = head_of(name, 2, channels, bins), torch.ones(1, 1, 2, 2)
     every = all_pictures(channels, bins, m)
     with torch.inference_mode():
-        log_p = head.log_prob(*surroundings(head, 2, len(every)), every, m.expand(len(every), -1, -1, -1))
+        log_p = head.log_prob(scene(head, every, m))
         counts = torch.zeros(len(every))
-        many, known = m.expand(AT_ONCE, -1, -1, -1), torch.zeros(AT_ONCE, channels, 2, 2)
-        h, canvas = surroundings(head, 2, AT_ONCE)
+        blank = scene(head, torch.zeros(AT_ONCE, channels, 2, 2), m)
         weights = bins ** torch.arange(4 * channels).flip(0)
         for portion in range(DRAWS // AT_ONCE):
             noise = [torch.Generator().manual_seed(portion * AT_ONCE + i) for i in range(AT_ONCE)]
-            x, _ = head.sample(h, canvas, known, many, noise)
+            x, _ = head.sample(blank, noise)
             digits = ((x.flatten(1) + 1) / 2 * (bins - 1)).round().long()
             counts += (digits * weights).sum(1).bincount(minlength=len(every))
     assert chi_square_fits(counts, DRAWS * log_p.exp())
@@ -90,7 +92,7 @@ def test_pixels_do_depend_on_those_drawn_before(name: str) -> None:
     head, m = head_of(name, 2, 1, 4), torch.ones(1, 1, 2, 2)
     every = all_pictures(1, 4, m)
     with torch.inference_mode():
-        p = head.log_prob(*surroundings(head, 2, len(every)), every, m.expand(len(every), -1, -1, -1)).exp()
+        p = head.log_prob(scene(head, every, m)).exp()
     joint = p.view(4, 4, 4, 4)
     for first, second in itertools.combinations(range(4), 2):
         pair = joint.sum([axis for axis in range(4) if axis not in (first, second)])
@@ -114,7 +116,6 @@ def test_each_pixel_sees_earlier_pixels_and_every_known_one(name: str, kind: str
     else:
         m[:] = torch.rand(m.shape, generator=g) < 0.5
     x = (2 * torch.rand(1, 3, size, size, generator=g) - 1).requires_grad_()
-    h, canvas = surroundings(head, size)
     rows = head.network.rows(m)
     stage = torch.full((size * size,), -1).index_copy(0, rows.where, rows.stage)
     seen_at_all = torch.zeros(size * size, dtype=torch.bool)
@@ -126,7 +127,7 @@ def test_each_pixel_sees_earlier_pixels_and_every_known_one(name: str, kind: str
             # log p(x_<=i) - log p(x_<i): the chain rule, with the hole as it is and the later pixels' terms left out.
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("manyfill.models.pixelcnn.per_picture", lambda v, w, m, part=part: (v * part[w]).sum())
-                terms.append(head.log_prob(h, canvas, x, m))
+                terms.append(head.log_prob(scene(head, x, m)))
         (gradient,) = torch.autograd.grad(terms[0] - terms[1], x)
         seen = gradient[0].abs().sum(0).flatten() > 0
         later = (stage >= stage[place]) & (torch.arange(size * size) != place)
@@ -147,9 +148,9 @@ def test_the_cache_changes_no_bit_of_a_draw(name: str, one_thread: None) -> None
     m = (torch.rand(3, 1, 16, 16, generator=g) < 0.6).float()
     known = (2 * torch.rand(3, 3, 16, 16, generator=g) - 1) * (1 - m)
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
-        cached = head.sample(*surroundings(head, 16, 3), known, m, generators(3))
+        cached = head.sample(scene(head, known, m), generators(3))
         patch.setattr("manyfill.models.causal.CausalNetwork.draw", uncached)
-        for one, two in zip(cached, head.sample(*surroundings(head, 16, 3), known, m, generators(3)), strict=True):
+        for one, two in zip(cached, head.sample(scene(head, known, m), generators(3)), strict=True):
             assert torch.equal(one, two)
 
 
@@ -157,9 +158,8 @@ def test_the_cache_changes_no_bit_of_a_draw(name: str, one_thread: None) -> None
 def test_the_expectation_is_that_of_the_distribution(name: str) -> None:
     """Over draws, what is drawn is on average what each pixel's distribution expected, but for tails beyond white."""
     head, m = head_of(name, 4, 3, memory=5, amount=0.1), torch.ones(1, 1, 4, 4)
-    h, canvas = surroundings(head, 4, 3000)
     with torch.inference_mode():
-        x, mean = head.sample(h, canvas, torch.zeros(3000, 3, 4, 4), m.expand(3000, -1, -1, -1), generators(3000))
+        x, mean = head.sample(scene(head, torch.zeros(3000, 3, 4, 4), m), generators(3000))
     torch.testing.assert_close(x.mean(0), mean.mean(0), rtol=0, atol=0.1)
 
 
@@ -172,7 +172,7 @@ def test_causal_heads_learn_what_independent_pixels_cannot(one_thread: None) -> 
         optimizer, losses = torch.optim.Adam(head.parameters(), lr=1e-2), []
         for _ in range(120):
             grey = torch.randint(10, 246, (16, 1, 1, 1), generator=g) + torch.randint(-4, 4, m.shape, generator=g)
-            loss = -head.log_prob(h, canvas, grey / 127.5 - 1, m).mean() / (64 * math.log(2))
+            loss = -head.log_prob(Scene(h, canvas, grey / 127.5 - 1, m, Window.whole(8))).mean() / (64 * math.log(2))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

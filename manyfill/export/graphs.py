@@ -38,6 +38,7 @@ from manyfill.errors import ConfigError
 from manyfill.models.causal import Part
 from manyfill.models.config import ModelConfig
 from manyfill.models.hvae import ConditionalHVAE, Known
+from manyfill.models.mixture import Scene
 from manyfill.models.pixelcnn import PixelCNNHead
 from manyfill.models.topdown import Evidence
 from manyfill.models.window import Window
@@ -79,14 +80,12 @@ class Sampler(nn.Module):
     ) -> list[Tensor]:
         """z (N, Z, size, size) by level are deviations in the prior's units, those before level `given` the latents
         themselves; where (R,) are the hole's pixels among all N * S * S, uniform (R, K + C) their noise."""
-        h, canvas, known, _, latents = self.traversed(x, told, z, given)
+        scene, latents = self.traversed(x, told, z, given)
         head = self.model.head
-        return [*head.draw(h, canvas, known, where, head.uniform(x, uniform)), *latents]
+        return [*head.draw(scene, where, head.uniform(x, uniform)), *latents]
 
-    def traversed(
-        self, x: Tensor, told: list[Tensor], z: list[Tensor], given: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
-        """The state, the canvas, the known pixels and the hole of N tiles, and their latents by level."""
+    def traversed(self, x: Tensor, told: list[Tensor], z: list[Tensor], given: Tensor) -> tuple[Scene, list[Tensor]]:
+        """The scene of N tiles, with their known pixels, and their latents by level."""
         recalled, pictures, missing = unflat(dict(zip(self.names, told, strict=True)))
 
         def choose(level: int, prior: Gaussian, posterior: Gaussian | None) -> Tensor:
@@ -95,7 +94,7 @@ class Sampler(nn.Module):
         h, canvas, steps = self.model.topdown(Evidence(recalled, pictures), None, missing, choose)
         shared = canvas, x, missing[self.model.config.size]  # which may be one tile's
         canvas, known, m = (t.expand(z[0].shape[0], -1, -1, -1) for t in shared)
-        return h, canvas, known, m, [step.z for step in steps]
+        return Scene(h, canvas, known, m, Window.whole(self.model.config.size)), [step.z for step in steps]
 
 
 class Opening(Sampler):
@@ -106,11 +105,11 @@ class Opening(Sampler):
     ) -> list[Tensor]:
         """As `Sampler`; rank and stage (R,), near and far (R, T) of `Rows`, what the network is told (R, ...), the raw
         parameters so far (R, P), what the means start from (R, C); latents."""
-        h, canvas, known, m, latents = self.traversed(x, told, z, given)
+        scene, latents = self.traversed(x, told, z, given)
         head = self.model.head
         assert isinstance(head, PixelCNNHead)
-        rows = head.network.ordered(where, h.shape[0], Window.whole(self.model.config.size))
-        own, base, context = head.begin(rows, h, canvas, known, m)
+        rows = head.network.ordered(where, scene.h.shape[0], scene.window)
+        own, base, context = head.begin(rows, scene)
         return [rows.rank, rows.stage, rows.near, rows.far, head.network.told(context), own, base, *latents]
 
 

@@ -141,13 +141,13 @@ class CausalNetwork(nn.Module):
             for table in (self.near, self.far)
         )
 
-    def rows(self, m: Tensor, window: Window | None = None, drawn: bool = True) -> Rows:
-        """The positions where m (B, 1, H, W), a `window` of the maps or all of them, is 1: as they are drawn, or those
-        of a kind together."""
-        return self.ordered(m.flatten().nonzero()[:, 0], len(m), window or Window.whole(len(self.order.stage)), drawn)
+    def rows(self, m: Tensor) -> Rows:
+        """The positions where m (B, 1, S, S) is 1, as they are drawn."""
+        return self.ordered(m.flatten().nonzero()[:, 0], len(m), Window.whole(m.shape[-1]))
 
     def ordered(self, read: Tensor, pictures: int, window: Window, drawn: bool = True) -> Rows:
-        """The same of positions `read` (R,) among all B * H * W, in the order of reading."""
+        """Positions `read` (R,) among all B * H * W of a `window` of the maps, in the order of reading: as they are
+        drawn, or those of a kind together."""
         count, places = read.shape[0], len(self.near)  # not len(read), which is a constant to a graph
         picture, place = window.places(read)
         turns = torch.arange(count, device=read.device)

@@ -19,6 +19,7 @@ from manyfill.models.expectation import Expectation
 from manyfill.models.features import FeatureExtractor, Features
 from manyfill.models.guidance import UNGUIDED, Guidance
 from manyfill.models.heads import make_head
+from manyfill.models.mixture import Scene
 from manyfill.models.pretrained import PretrainedText
 from manyfill.models.texture import textures
 from manyfill.models.tokens import Vocabulary
@@ -46,11 +47,11 @@ class Known:
     guidance: Guidance = UNGUIDED
     kept: Tensor | None = None
 
-    @property
-    def finest(self) -> Window:
-        """What has to be worked out of the pictures themselves."""
-        size = self.x.shape[-1]
-        return self.windows[size] if self.windows else Window.whole(size)
+    def scene(self, h: Tensor, canvas: Tensor, x: Tensor, m: Tensor) -> Scene:
+        """The last state and canvas, of the finest window, with what the window has of pictures and their holes."""
+        size = x.shape[-1]
+        window = self.windows[size] if self.windows else Window.whole(size)
+        return Scene(h, canvas, window.cut(x), window.cut(m), window)
 
     def only_first(self) -> "Known":
         """The same with pixels to be drawn in the first picture alone."""
@@ -200,8 +201,7 @@ class ConditionalHVAE(nn.Module):
         h, canvas, steps = self.topdown(
             known.evidence, seen.full, known.missing, from_posterior, guidance=known.guidance, windows=known.windows
         )
-        window = known.finest
-        return self.head.log_prob(h, canvas, window.cut(seen.x), window.cut(known.m), window), steps
+        return self.head.log_prob(known.scene(h, canvas, seen.x, known.m)), steps
 
     def encode_known(
         self,
@@ -240,12 +240,12 @@ class ConditionalHVAE(nn.Module):
         h, canvas, steps = self.topdown(
             known.evidence, None, known.missing, choose, guidance=known.guidance, windows=known.windows
         )
-        m, window = known.m, known.finest
+        m = known.m
         # Only here are pixels drawn without looking at one another.
         if known.kept is not None and isinstance(noise, Tensor) and self.config.head == "mixture":
             m, noise = known.kept, noise[known.kept[m > 0] > 0]
-        drawn = self.head.sample(h, canvas, window.cut(known.x), window.cut(m), noise, window)
-        x, mean = (window.put(part, known.x) for part in drawn)
+        scene = known.scene(h, canvas, known.x, m)
+        x, mean = (scene.window.put(part, known.x) for part in self.head.sample(scene, noise))
         return Fills(x, mean, [step.z for step in steps])
 
     def _guide(self, x: Tensor, guide: Tensor | None, present: Tensor | None) -> tuple[Tensor, Tensor]:

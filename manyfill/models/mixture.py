@@ -1,9 +1,11 @@
 """The factorised head: the hole's pixels are independent given the top-down path's state.
 
-Shapes: B batch, C picture channels, H W size, R hole pixels of the whole batch, K mixture components.
+Shapes: B batch, C picture channels, H W size, D width of the last level, R hole pixels of the whole batch, K mixture
+components.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,24 @@ from manyfill.distributions import LogisticMixture, gumbel, logistic
 from manyfill.models.blocks import activation, pasted, rows_at
 from manyfill.models.config import ModelConfig
 from manyfill.models.window import Window
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a head is shown: the state h (B, D, H, W) of the top-down path, the `canvas` (B, C, H, W) as that has drawn
+    it, from which the pixels' means start, and the picture x (B, C, H, W) with its hole m (B, 1, H, W), which is 1
+    where pixels are missing; all of them of a `window` of the picture."""
+
+    h: Tensor
+    canvas: Tensor
+    x: Tensor
+    m: Tensor
+    window: Window
+
+    @property
+    def hole(self) -> Tensor:
+        """The hole's pixels (R,) among all B * H * W, in the order of reading."""
+        return self.m.flatten().nonzero()[:, 0]
 
 
 class MixtureHead(nn.Module):
@@ -33,29 +53,24 @@ class MixtureHead(nn.Module):
             means[0] = torch.linspace(-0.6, 0.6, config.mixtures) if config.mixtures > 1 else 0.0
             log_scales.fill_(-2.0)
 
-    def log_prob(self, h: Tensor, canvas: Tensor, x: Tensor, m: Tensor, window: Window | None = None) -> Tensor:
+    def log_prob(self, scene: Scene) -> Tensor:
         """As `Head`."""
-        where = m.flatten().nonzero()[:, 0]
-        mixture = self.mixture(self.project(self.active(rows_at(h, where))), rows_at(canvas, where))
-        return per_picture(mixture.log_prob(rows_at(x, where)), where, m)
+        where = scene.hole
+        return per_picture(self.distribution(scene, where).log_prob(rows_at(scene.x, where)), where, scene.m)
 
-    def sample(
-        self,
-        h: Tensor,
-        canvas: Tensor,
-        known: Tensor,
-        m: Tensor,
-        noise: Sequence[torch.Generator] | Tensor,
-        window: Window | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def sample(self, scene: Scene, noise: Sequence[torch.Generator] | Tensor) -> tuple[Tensor, Tensor]:
         """As `Head`."""
-        return self.draw(h, canvas, known, m.flatten().nonzero()[:, 0], self.uniform(m, noise))
+        return self.draw(scene, scene.hole, self.uniform(scene.m, noise))
 
-    def draw(self, h: Tensor, canvas: Tensor, known: Tensor, where: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(self, scene: Scene, where: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """The same for the hole's pixels `where` (R,) among all B * H * W, from uniform numbers (R, K + C)."""
-        mixture = self.mixture(self.project(self.active(rows_at(h, where))), rows_at(canvas, where))
+        mixture = self.distribution(scene, where)
         drawn = mixture.sample(*self.noise_of(uniform))
-        return pasted(drawn, where, known), pasted(mixture.mean(), where, known)
+        return pasted(drawn, where, scene.x), pasted(mixture.mean(), where, scene.x)
+
+    def distribution(self, scene: Scene, where: Tensor) -> LogisticMixture:
+        """Of the pixels `where` (R,), as far as they do not depend on one another."""
+        return self.mixture(self.project(self.active(rows_at(scene.h, where))), rows_at(scene.canvas, where))
 
     def noise_of(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """The noise that chooses the component (R, K) and the values (R, C), from uniform numbers (R, K + C)."""

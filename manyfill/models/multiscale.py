@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from manyfill.models.causal import Order, Rows
 from manyfill.models.config import ModelConfig
+from manyfill.models.mixture import Scene
 from manyfill.models.pixelcnn import PixelCNNHead
 
 
@@ -49,6 +50,6 @@ class MultiscaleHead(PixelCNNHead):
         """The order in which the pixels are drawn."""
         return coarse_to_fine(size)
 
-    def context(self, rows: Rows, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor) -> Tensor:
+    def context(self, rows: Rows, scene: Scene) -> Tensor:
         """What each pixel is told (R, W) that does not depend on the hole's pixels."""
-        return super().context(rows, h, canvas, known, m) + self.group(rows.stage)
+        return super().context(rows, scene) + self.group(rows.stage)

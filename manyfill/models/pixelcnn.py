@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from manyfill.models.blocks import conv, pasted
+from manyfill.models.blocks import conv
 from manyfill.models.causal import CausalNetwork, Order, Rows, skewed
 from manyfill.models.config import ModelConfig
-from manyfill.models.mixture import MixtureHead, per_picture
-from manyfill.models.window import Window
+from manyfill.models.mixture import MixtureHead, Scene, per_picture
 
 WIDTH, DEPTH = 64, 2
 ERROR_GAIN = 4.0  # what the canvas lacks is a fraction of a picture's range
@@ -39,27 +38,19 @@ class PixelCNNHead(MixtureHead):
         """The order in which the pixels are drawn."""
         return skewed(size)
 
-    def log_prob(self, h: Tensor, canvas: Tensor, x: Tensor, m: Tensor, window: Window | None = None) -> Tensor:
+    def log_prob(self, scene: Scene) -> Tensor:
         """As `Head`."""
-        rows = self.network.rows(m, window, drawn=False)
-        pixels, base = rows.take(x), rows.take(canvas)
-        raw = self.network(rows, self.what_is_told(pixels, base), self.context(rows, h, canvas, x * (1 - m), m))
-        mixture = self.mixture(self.project(self.active(rows.take(h))) + raw, base)
-        return per_picture(mixture.log_prob(pixels), rows.where, m)
+        rows = self.network.ordered(scene.hole, len(scene.m), scene.window, drawn=False)
+        raw, base, context = self.begin(rows, scene)
+        pixels = rows.take(scene.x)
+        raw = raw + self.network(rows, self.what_is_told(pixels, base), context)
+        return per_picture(self.mixture(raw, base).log_prob(pixels), rows.where, scene.m)
 
-    def sample(
-        self,
-        h: Tensor,
-        canvas: Tensor,
-        known: Tensor,
-        m: Tensor,
-        noise: Sequence[torch.Generator] | Tensor,
-        window: Window | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def sample(self, scene: Scene, noise: Sequence[torch.Generator] | Tensor) -> tuple[Tensor, Tensor]:
         """As `Head`."""
-        rows = self.network.rows(m, window)
-        raw, base, context = self.begin(rows, h, canvas, known, m)
-        component, value = self.noise_of(self.uniform(m, noise)[rows.rank])
+        rows = self.network.ordered(scene.hole, len(scene.m), scene.window)
+        raw, base, context = self.begin(rows, scene)
+        component, value = self.noise_of(self.uniform(scene.m, noise)[rows.rank])
         pixels = torch.zeros_like(base)
 
         def choose(now: slice, told: Tensor) -> Tensor:
@@ -69,17 +60,17 @@ class PixelCNNHead(MixtureHead):
 
         self.network.draw(rows, context, choose, self.what)
         mean = self.mixture(raw, base).mean()
-        return pasted(pixels, rows.where, known), pasted(mean, rows.where, known)
+        return rows.put(pixels, scene.x), rows.put(mean, scene.x)
 
-    def begin(self, rows: Rows, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def begin(self, rows: Rows, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
         """What is known of each pixel before any is drawn: its raw parameters so far, what its means start from (R, C),
         and what the network is told."""
-        own = self.project(self.active(rows.take(h))).float()
-        return own, rows.take(canvas), self.context(rows, h, canvas, known, m)
+        own = self.project(self.active(rows.take(scene.h))).float()
+        return own, rows.take(scene.canvas), self.context(rows, scene)
 
-    def context(self, rows: Rows, h: Tensor, canvas: Tensor, known: Tensor, m: Tensor) -> Tensor:
+    def context(self, rows: Rows, scene: Scene) -> Tensor:
         """What each pixel is told (R, W) that does not depend on the hole's pixels."""
-        around = torch.cat([self.active(h), canvas, known * (1 - m), m], 1)
+        around = torch.cat([self.active(scene.h), scene.canvas, scene.x * (1 - scene.m), scene.m], 1)
         return F.silu(rows.take(self.surround(around)))
 
     @staticmethod
