@@ -53,9 +53,9 @@ def network_figures(network: CausalNetwork, context: int, m: torch.Tensor) -> di
     positions = int(m[0].sum())
     return {
         "positions": positions,
-        "passes": len(rows.ends),
+        "passes": rows.passes,
         "cached_seconds": cached["processor"],
-        "uncached_by_stage": len(rows.ends) * once / cached["processor"],
+        "uncached_by_stage": rows.passes * once / cached["processor"],
         "uncached_by_position": positions * once / cached["processor"],
     }
 

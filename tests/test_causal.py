@@ -49,8 +49,8 @@ def test_an_order_takes_few_stages() -> None:
     assert int(coarse_to_fine(64).stage.max()) + 1 == 1 + 3 * 6
     hole = holes("centre", size=64)
     assert hole.sum() == 32 * 32
-    assert len(ends(network(skewed(64)).rows(hole))) == 3 * 32 - 2
-    assert len(ends(network(coarse_to_fine(64)).rows(hole))) <= 16
+    assert network(skewed(64)).rows(hole).passes == 3 * 32 - 2
+    assert network(coarse_to_fine(64)).rows(hole).passes <= 16
 
 
 def test_coarse_to_fine_draws_grids_that_double() -> None:
@@ -90,7 +90,7 @@ def test_a_position_sees_earlier_ones_and_no_others(order, kind: str) -> None:
         sees[i] = seen.abs().sum(1) > 0
     earlier = rows.stage[None] < rows.stage[:, None]
     assert not sees[~earlier].any()
-    assert sees.any() == (len(ends(rows)) > 1 and bool((rows.far < len(values)).any()))
+    assert sees.any() == (rows.passes > 1 and bool((rows.far < len(values)).any()))
     # Whatever the first layer looks at directly is seen.
     for i, neighbours in enumerate(rows.far.tolist()):
         assert all(sees[i, j] for j in neighbours if j < len(values))

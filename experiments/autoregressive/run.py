@@ -111,13 +111,13 @@ def cost(filler: Filler) -> dict[str, float]:
         began = process_time()
         model.fill(model.encode_known(x, m), [generator(0, "fill", i) for i in range(8)])
         spent.append(process_time() - began)
-    head = len(model.head.network.rows(m).stage.unique()) if isinstance(model.head, PixelCNNHead) else 1
+    head = model.head.network.rows(m).passes if isinstance(model.head, PixelCNNHead) else 1
     holes = {level.size: size // level.size for level in model.config.levels}
     stages = 0
     for level, block in zip(model.config.levels, model.topdown.blocks, strict=True):
         assert isinstance(block, LatentBlock)
         pooled, chain = torch.nn.functional.max_pool2d(m, holes[level.size]), block.chain
-        stages += len(chain.network.rows(pooled).stage.unique()) if isinstance(chain, AutoregressivePrior) else 1
+        stages += chain.network.rows(pooled).passes if isinstance(chain, AutoregressivePrior) else 1
     return {"fill_seconds": sorted(spent)[2], "head_passes": head, "prior_passes": stages}
 
 

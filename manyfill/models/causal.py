@@ -76,6 +76,11 @@ class Rows:
     near: Tensor
     far: Tensor
 
+    @property
+    def passes(self) -> int:
+        """In how many they are drawn."""
+        return len(self.stage.unique())
+
     def take(self, x: Tensor) -> Tensor:
         """The rows (R, C) of maps (B, C, H, W)."""
         return rows_at(x, self.where)
