@@ -68,7 +68,7 @@ class Network(Runtime):
             return own.to(prior.mean) if level < noise.given else prior.sample(own)
 
         pixels = noise.pixels
-        if twice == 2 and len(pixels) >= FEWEST_ROWS:
+        if twice == 2 and (told.m if told.kept is None else told.kept).sum() >= FEWEST_ROWS:
             known = known.only_first()  # the pixels themselves once: they are many vectors
         else:
             pixels = np.concatenate([pixels] * twice)
@@ -86,12 +86,13 @@ class Network(Runtime):
         weights = [(p.data_ptr(), p._version) for p in self.model.parameters()]
         if weights != self._rounded_from:
             shared = {id(self.model.vocabulary): self.model.vocabulary}
-            self._rounded, self._rounded_from = copy.deepcopy(self.model, shared), weights
-            for layer in self._rounded.modules():
+            rounded = copy.deepcopy(self.model, shared)
+            for layer in rounded.modules():
                 if isinstance(layer, nn.Conv2d | nn.Linear):
                     layer.weight.data = layer.weight.data.to(torch.get_autocast_dtype(kind))
                 if isinstance(layer, nn.Conv2d) and layer.bias is not None:  # others are added up before
                     layer.bias.data = layer.bias.data.to(layer.weight.dtype)
+            self._rounded, self._rounded_from = rounded, weights
         return self._rounded
 
     @cached_property
