@@ -66,9 +66,9 @@ def skewed(size: int) -> Order:
 
 @dataclass(frozen=True)
 class Rows:
-    """The hole's positions in the order they are drawn: where (R,) they are among those of all B maps, their rank (R,)
-    in the order of reading, their stage (R,), and the rows of their earlier neighbours: `near` (R, 1 + T), of which the
-    first is their own, and `far` (R, T)."""
+    """The hole's positions in the order they are drawn, or those of a kind together: where (R,) they are among those of
+    all B maps, their rank (R,) in the order of reading, their stage (R,), and the rows (R, T) of their earlier
+    neighbours."""
 
     where: Tensor
     rank: Tensor

@@ -137,7 +137,7 @@ class Expectation(nn.Module):
         def listed(y: Tensor) -> Tensor:
             return y.expand_as(known).flatten(0, 1)
 
-        # One map after the other, so that every product is a single call: small pictures are told of by thousands.
+        # One map after the other, so that every product is a single call: calls take most of a single picture's time.
         hole, spectrum, u = listed(hole), listed(spectrum), listed(start)
         there = self.cosines.expand(u.shape[0], -1, -1)  # not len(u), which is a constant to a graph
         back, precision = there.mT, 1 / spectrum
